@@ -1,0 +1,96 @@
+//! Hermes function calling in ShareGPT form: `{id, conversations: [{from, value}]}`.
+
+use serde_json::Value;
+
+use super::Format;
+use super::lines::Input;
+use super::make::{id_of, last_user, start};
+use crate::episode::{Episode, Gold, Tool, Turn};
+use crate::gold::read_golds;
+use crate::literal;
+
+/// Reads a row: one episode for each answer that calls tools.
+pub(super) fn read(input: &Input<'_>) -> Result<Vec<Episode>, String> {
+    let turns = turns(input)?;
+    let system = turns.first().filter(|turn| turn.role == "system");
+    let tools = match input.object.get("tools") {
+        Some(Value::String(text)) => tools_of_text(text)?,
+        _ => system.map_or(Ok(Vec::new()), |turn| tools_between_tags(&turn.content))?,
+    };
+    let id = match input.object.get("id") {
+        Some(Value::String(id)) => id.clone(),
+        _ => id_of(last_user(&turns)),
+    };
+    let mut episodes = Vec::new();
+    let is_answer = |turn: &Turn| turn.role == "assistant" && turn.content.contains("<tool_call");
+    for (place, answer) in turns.iter().enumerate().filter(|(_, turn)| is_answer(turn)) {
+        let golds = read_golds(&answer.content).map_err(|error| format!("gold: {error}"))?;
+        let id = if episodes.is_empty() { id.clone() } else { format!("{id}#{place}") };
+        let mut episode = start(input.source, input.location.clone(), Format::Hermes, id);
+        episode.track = "toolcall".to_owned();
+        episode.tools.clone_from(&tools);
+        episode.turns = turns.get(..place).unwrap_or_default().to_vec();
+        episode.query = last_user(&episode.turns).trim().to_owned();
+        episode.gold = Gold::Calls { calls: golds.calls };
+        episode.flags = golds.flags;
+        episodes.push(episode);
+    }
+    if episodes.is_empty() {
+        return Err("no answer calls a tool".to_owned());
+    }
+    Ok(episodes)
+}
+
+fn turns(input: &Input<'_>) -> Result<Vec<Turn>, String> {
+    let messages = input.object.get("conversations").and_then(Value::as_array);
+    let messages = messages.ok_or("field \"conversations\" is no array")?;
+    let turn = |(place, message): (usize, &Value)| {
+        let field = |name: &str| {
+            let value = message.get(name).and_then(Value::as_str);
+            value.ok_or_else(|| format!("message {} has no text {name:?}", place + 1))
+        };
+        let role = match field("from")? {
+            "human" | "user" => "user",
+            "gpt" | "assistant" => "assistant",
+            "system" => "system",
+            "tool" | "function" => "tool",
+            other => return Err(format!("message {} is from {other:?}", place + 1)),
+        };
+        Ok(Turn::text(role, field("value")?))
+    };
+    messages.iter().enumerate().map(turn).collect()
+}
+
+fn tools_between_tags(system: &str) -> Result<Vec<Tool>, String> {
+    // The instructions may name the tags before they use them: the last pair that holds text wins.
+    let pieces = system.split("<tools>").skip(1);
+    let inner = pieces.filter_map(|piece| piece.split_once("</tools>").map(|(inner, _)| inner.trim()));
+    match inner.rfind(|inner| !inner.is_empty()) {
+        Some(text) => tools_of_text(text),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn tools_of_text(text: &str) -> Result<Vec<Tool>, String> {
+    let (value, _) = literal::parse(text).map_err(|error| format!("tools: {error}"))?;
+    let items = match value {
+        Value::Array(items) => items,
+        value => vec![value],
+    };
+    items.iter().map(|item| tool_of(item).ok_or_else(|| "a tool has no name".to_owned())).collect()
+}
+
+/// Reads a tool in OpenAI's form, with or without the `function` around it.
+pub(super) fn tool_of(item: &Value) -> Option<Tool> {
+    let function = item.get("function").filter(|inner| inner.is_object()).unwrap_or(item);
+    let schema = ["parameters", "inputSchema", "input_schema", "schema"];
+    Some(Tool {
+        name: function.get("name")?.as_str()?.to_owned(),
+        description: function
+            .get("description")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
+        parameters: schema.iter().find_map(|&key| function.get(key)).cloned().unwrap_or(Value::Null),
+    })
+}

@@ -1,0 +1,100 @@
+//! Streams `trace/<source>`: what came in.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::facts;
+use crate::event::BodyRef;
+use crate::id::Digest;
+
+/// Where in its file a row stood.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// File, as named relative to what was ingested.
+    pub file: String,
+    /// Row from 1 (a line of JSON lines, an element of an array).
+    pub row: u64,
+}
+
+/// A canonical episode came in. Its text lies in `body`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceIngested {
+    /// Source, which also names the stream.
+    pub source: String,
+    /// Id within the source.
+    pub external_id: String,
+    /// Format that it was read from.
+    pub format: String,
+    /// Where it stood.
+    pub location: Location,
+    /// The canonical episode, as JSON.
+    pub body: BodyRef,
+    /// Licence of the row.
+    pub licence: String,
+    /// Track: `toolcall`, `structured`, `chat`, ...
+    pub track: String,
+    /// Names of the tools called or offered, sorted.
+    pub tools: Vec<String>,
+    /// Marks such as `answer.recorded` or `unpromoted`.
+    pub flags: Vec<String>,
+}
+
+/// The content behind a known external id changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TraceRevised {
+    /// The event that this one takes the place of.
+    pub revises: u64,
+    /// The new content.
+    pub trace: TraceIngested,
+}
+
+/// A row could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceRejected {
+    /// Source, which also names the stream.
+    pub source: String,
+    /// Where it stood.
+    pub location: Location,
+    /// Why, in one line.
+    pub reason: String,
+    /// SHA-256 of the row's bytes.
+    pub content: Digest,
+}
+
+/// Somebody or something judged an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeedbackRecorded {
+    /// Response or trace that is judged.
+    pub target: String,
+    /// Name of the score.
+    pub name: String,
+    /// Its value.
+    pub value: Value,
+    /// Words beside it.
+    pub comment: Option<String>,
+}
+
+/// A file was read to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetImported {
+    /// Source, which also names the stream.
+    pub source: String,
+    /// Format that it was read as.
+    pub format: String,
+    /// SHA-256 of the file.
+    pub file: Digest,
+    /// Rows in the file.
+    pub rows: u64,
+    /// Rows that became episodes.
+    pub accepted: u64,
+    /// Rows that could not be read.
+    pub rejected: u64,
+}
+
+facts! {
+    TraceIngested = "trace.ingested" / 1,
+    TraceRevised = "trace.revised" / 1,
+    TraceRejected = "trace.rejected" / 1,
+    FeedbackRecorded = "feedback.recorded" / 1,
+    DatasetImported = "dataset.imported" / 1,
+}

@@ -1,0 +1,33 @@
+//! Stream `ledger`: the record's own life.
+
+use serde::{Deserialize, Serialize};
+
+use super::facts;
+use crate::id::Digest;
+
+/// The notebook was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerCreated {
+    /// Origin line of its checkpoints.
+    pub origin: String,
+    /// Verifier key of its checkpoints, as in C2SP signed-note.
+    pub verifier_key: String,
+    /// Version of the notebook's layout.
+    pub layout: u32,
+}
+
+/// A checkpoint over all events before this one was signed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointSigned {
+    /// Events that it covers.
+    pub size: u64,
+    /// Merkle root over them (RFC 6962).
+    pub root: Digest,
+    /// The signed note.
+    pub note: String,
+}
+
+facts! {
+    LedgerCreated = "ledger.created" / 1,
+    CheckpointSigned = "checkpoint.signed" / 1,
+}

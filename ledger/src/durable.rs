@@ -1,0 +1,70 @@
+//! Writing files so that they survive a power cut.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Makes names of temporary files unique within the process.
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
+/// Returns a name for a temporary file in `dir` that no other writer uses.
+pub(crate) fn temporary_in(dir: &Path) -> PathBuf {
+    let count = TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    dir.join(format!(".{}-{count}.tmp", std::process::id()))
+}
+
+/// Writes the entries of a directory to disk, so that a rename in it lasts.
+///
+/// # Errors
+/// When the directory cannot be opened or synced.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Makes a directory, with its parents, and makes its own entry last.
+///
+/// # Errors
+/// When it cannot be made or its parent cannot be synced.
+pub fn create_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
+        _ => sync_dir(Path::new(".")),
+    }
+}
+
+/// Writes a whole file: temporary file, fsync, rename, fsync of the directory. Whatever happens,
+/// `path` holds the old bytes or the new ones.
+///
+/// # Errors
+/// When any step fails; the temporary file is removed where that is still possible.
+pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let temporary = temporary_in(dir);
+    let written = write_synced(&temporary, bytes, mode)
+        .and_then(|()| fs::rename(&temporary, path))
+        .and_then(|()| sync_dir(dir));
+    if written.is_err() {
+        // The first failure is the one to tell; a stray temporary file harms nobody.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Writes and syncs a new file.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Returns how many bytes an ordinary user may still write to the file system of `file`.
+pub(crate) fn free_bytes(file: &File) -> io::Result<u64> {
+    let stat = rustix::fs::fstatvfs(file)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,189 @@
+//! The notebook directory: its paths, its `ledger.toml`, and its lock.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use crate::reader::ReadError;
+
+/// Version of the layout that this code writes.
+pub(crate) const LAYOUT: u32 = 1;
+
+/// Paths in a notebook.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    dir: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.join("ledger.toml")
+    }
+
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
+    }
+
+    pub(crate) fn store(&self) -> PathBuf {
+        self.dir.join("store")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.dir.join("blobs")
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.dir.join("index")
+    }
+
+    pub(crate) fn keys(&self) -> PathBuf {
+        self.dir.join("keys")
+    }
+
+    pub(crate) fn signing_key(&self) -> PathBuf {
+        self.keys().join("signer.key")
+    }
+
+    pub(crate) fn checkpoints(&self) -> PathBuf {
+        self.dir.join("checkpoints")
+    }
+
+    pub(crate) fn latest_checkpoint(&self) -> PathBuf {
+        self.checkpoints().join("latest")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.dir.join("lock")
+    }
+}
+
+/// What `ledger.toml` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Origin line of the checkpoints.
+    pub(crate) origin: String,
+}
+
+impl Config {
+    /// Reads `ledger.toml`.
+    pub(crate) fn read(layout: &Layout) -> Result<Self, ReadError> {
+        let path = layout.config();
+        match fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(ReadError::NotANotebook { dir: layout.dir().to_owned() })
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                Err(ReadError::NotANotebook { dir: layout.dir().to_owned() })
+            }
+            Err(source) => Err(ReadError::Io { path, source }),
+        }
+    }
+
+    /// Reads two keys in a small part of TOML; anything else is refused, so that a setting that
+    /// this version does not know is never passed over.
+    fn parse(text: &str, path: &Path) -> Result<Self, ReadError> {
+        let wrong = |row: usize, what: String| ReadError::Config {
+            path: path.to_owned(),
+            what: format!("line {}: {what}", row + 1),
+        };
+        let (mut layout, mut origin) = (None, None);
+        for (row, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (key, value) = line
+                .split_once('=')
+                .map(|(key, value)| (key.trim(), value.trim()))
+                .ok_or_else(|| wrong(row, format!("not `key = value`: {line:?}")))?;
+            match key {
+                "layout" if layout.is_none() => {
+                    layout = Some(value.parse::<u32>().map_err(|_| {
+                        wrong(row, format!("layout must be a whole number, not {value:?}"))
+                    })?);
+                }
+                "origin" if origin.is_none() => {
+                    let text = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+                    let text = text.filter(|t| !t.is_empty() && !t.contains(['"', '\\']));
+                    origin = Some(text.map(str::to_owned).ok_or_else(|| {
+                        wrong(row, format!("origin must be a plain quoted text, not {value}"))
+                    })?);
+                }
+                "layout" | "origin" => return Err(wrong(row, format!("{key} is set twice"))),
+                _ => return Err(wrong(row, format!("unknown key {key:?}: remove it"))),
+            }
+        }
+        let absent = |key: &str| ReadError::Config {
+            path: path.to_owned(),
+            what: format!("the key {key:?} is missing"),
+        };
+        let found = layout.ok_or_else(|| absent("layout"))?;
+        if found > LAYOUT {
+            return Err(ReadError::Newer { path: path.to_owned(), found, known: LAYOUT });
+        }
+        if found == 0 {
+            return Err(wrong(0, "there is no layout 0".to_owned()));
+        }
+        Ok(Self { origin: origin.ok_or_else(|| absent("origin"))? })
+    }
+
+    /// Returns the text of `ledger.toml`.
+    pub(crate) fn text(&self) -> String {
+        format!("layout = {LAYOUT}\norigin = \"{}\"\n", self.origin)
+    }
+}
+
+/// The exclusive hold on a notebook: falls when it is dropped, or with its process.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+/// Says why the lock was not had.
+#[derive(Debug)]
+pub(crate) enum LockError {
+    /// Somebody holds it: the process id that the holder wrote, where it can be read.
+    Held(Option<u32>),
+    /// The lock file cannot be used.
+    Io(io::Error),
+}
+
+impl Lock {
+    /// Takes the lock, or says who holds it.
+    pub(crate) fn take(layout: &Layout) -> Result<Self, LockError> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(layout.lock())
+            .map_err(LockError::Io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                return Err(LockError::Held(pid));
+            }
+            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
+        }
+        file.set_len(0).map_err(LockError::Io)?;
+        file.rewind().map_err(LockError::Io)?;
+        writeln!(file, "{}", std::process::id()).map_err(LockError::Io)?;
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A stale number would be misleading, but it is only a courtesy: the lock is what counts.
+        let _ = self.0.set_len(0);
+    }
+}

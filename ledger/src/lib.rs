@@ -1,0 +1,36 @@
+//! The record: an append-only log that survives power cuts and that an auditor can prove.
+//!
+//! This crate is synchronous and offline. It knows nothing of models, search or the network.
+//!
+//! An append is acknowledged after its frames stand in the journal and `fdatasync` has returned.
+//! Behind the journal stands an ordered store that can be rebuilt from it at any time. The
+//! crate's README draws every format byte by byte and says what is trusted.
+
+pub mod blob;
+pub mod catalogue;
+pub mod checkpoint;
+pub mod clock;
+pub mod codec;
+pub mod durable;
+pub mod event;
+pub mod id;
+mod journal;
+mod layout;
+mod merkle;
+pub mod notebook;
+mod plan;
+pub mod reader;
+mod store;
+pub mod verify;
+mod writer;
+
+pub use blob::{BlobError, Blobs, bodies_in};
+pub use checkpoint::{CheckpointError, SignedCheckpoint};
+pub use clock::{Clock, FixedClock, SystemClock};
+pub use event::{BodyRef, Envelope, Facts, NewEvent};
+pub use id::Digest;
+pub use notebook::{
+    AppendError, Appended, CloseError, CreateError, Expected, Notebook, OpenError, OpenReport,
+};
+pub use reader::{Head, ReadError, Reader};
+pub use verify::{Damage, VerifyError, VerifyReport, verify};

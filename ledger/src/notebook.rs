@@ -1,0 +1,499 @@
+//! The exclusive handle on a notebook: creating, opening, appending.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::blob::Blobs;
+use crate::catalogue::{CheckpointSigned, LedgerCreated};
+use crate::checkpoint::{self, CheckpointError, SignedCheckpoint};
+use crate::clock::Clock;
+use crate::codec::CodecError;
+use crate::durable::{create_dir, write_file};
+use crate::event::NewEvent;
+pub use crate::journal::Dropped;
+use crate::layout::{Config, LAYOUT, Layout, Lock, LockError};
+use crate::reader::{ReadError, Reader, Shared};
+use crate::writer::{Command, Options};
+
+mod open;
+
+#[cfg(test)]
+mod tests;
+
+pub use open::{OpenReport, Rebuilt};
+
+/// Actor of what the record does by itself.
+const RECORD: &str = "ledger";
+
+/// What a caller believes about a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Stream.
+    pub stream: String,
+    /// Its last version; `None` where the stream must not exist yet.
+    pub version: Option<u64>,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// It was appended under this number.
+    New(u64),
+    /// It stands under this number already.
+    Duplicate(u64),
+}
+
+impl Appended {
+    /// Returns the number of the event, new or not.
+    pub fn seq(self) -> u64 {
+        match self {
+            Self::New(seq) | Self::Duplicate(seq) => seq,
+        }
+    }
+}
+
+/// Says why a notebook cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// There is one already.
+    #[error("{} holds a notebook already", dir.display())]
+    AlreadyExists {
+        /// Directory.
+        dir: PathBuf,
+    },
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The key cannot be made or read.
+    #[error(transparent)]
+    Key(#[from] CheckpointError),
+    /// It was made, but cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Says why a notebook cannot be opened for writing.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory holds no notebook.
+    #[error("{} is no notebook: it has no ledger.toml", dir.display())]
+    NotANotebook {
+        /// Directory.
+        dir: PathBuf,
+    },
+    /// Another process writes to it.
+    #[error("{} is held by {}", dir.display(), holder(*.by))]
+    Locked {
+        /// Directory.
+        dir: PathBuf,
+        /// Process that holds it, where known.
+        by: Option<u32>,
+    },
+    /// `ledger.toml` cannot be used.
+    #[error("{}: {what}", path.display())]
+    Config {
+        /// File.
+        path: PathBuf,
+        /// Line and reason.
+        what: String,
+    },
+    /// A newer version wrote this.
+    #[error("{} has format {found}, newer than {known}: upgrade ledger", path.display())]
+    Newer {
+        /// File.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Newest format known here.
+        known: u32,
+    },
+    /// Bytes that had been durable are not what was written.
+    #[error("{}: event {seq} at byte {offset} is damaged: {what}", path.display())]
+    Corrupt {
+        /// Segment.
+        path: PathBuf,
+        /// Byte at which the frame should begin.
+        offset: u64,
+        /// Event that should stand there.
+        seq: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// The store cannot be rebuilt either.
+    #[error("{}: {reason}", path.display())]
+    Store {
+        /// Directory of the store.
+        path: PathBuf,
+        /// What it said.
+        reason: String,
+    },
+    /// The first event cannot be written.
+    #[error("the first event cannot be written: {0}")]
+    Begin(Box<AppendError>),
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+fn holder(by: Option<u32>) -> String {
+    by.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}
+
+impl From<ReadError> for OpenError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotANotebook { dir } => Self::NotANotebook { dir },
+            ReadError::Config { path, what } => Self::Config { path, what },
+            ReadError::Newer { path, found, known } => Self::Newer { path, found, known },
+            ReadError::Corrupt { path, offset, seq, what } => {
+                Self::Corrupt { path, offset, seq, what: what.to_owned() }
+            }
+            ReadError::Decode { seq, source } => Self::Corrupt {
+                path: PathBuf::from("journal"),
+                offset: 0,
+                seq,
+                what: source.to_string(),
+            },
+            ReadError::Io { path, source } => Self::Io { path, source },
+        }
+    }
+}
+
+/// Says why a batch was not appended. Nothing of it is in the log, save where
+/// [`AppendError::Poisoned`] says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// A stream has moved on, or does not stand where the caller thinks.
+    #[error(
+        "stream {stream} is at {}, not at {}: read it again",
+        version_text(*actual), version_text(*expected)
+    )]
+    Conflict {
+        /// Stream.
+        stream: String,
+        /// Version that the caller expected.
+        expected: Option<u64>,
+        /// Version that it has.
+        actual: Option<u64>,
+    },
+    /// The id stands for another event already.
+    #[error("id {id:?} stands for event {seq}, which has other facts")]
+    IdReused {
+        /// Request key.
+        id: String,
+        /// Event that has it.
+        seq: u64,
+    },
+    /// The event is too large; what is large belongs into a body beside the log.
+    #[error("event {id:?} takes {bytes} bytes of at most {max}: put its text into a blob")]
+    TooLarge {
+        /// Request key.
+        id: String,
+        /// Bytes that it takes.
+        bytes: usize,
+        /// Most that it may take.
+        max: usize,
+    },
+    /// A name is empty or too long.
+    #[error("the {what} of an event takes {bytes} bytes: it must have 1 to {max}")]
+    Name {
+        /// `id`, `stream` or `kind`.
+        what: &'static str,
+        /// Bytes that it takes.
+        bytes: usize,
+        /// Most that it may take.
+        max: usize,
+    },
+    /// The file system is nearly full. Nothing was written; free some space and try again.
+    #[error("only {free} bytes are free, {needed} are needed: free some space and try again")]
+    DiskLow {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that must be free.
+        needed: u64,
+    },
+    /// A write or a sync failed. Whether the events are on disk is known when the notebook is
+    /// opened again; until then nothing more is written.
+    #[error("the writer stopped at a failed write ({reason}): open the notebook again")]
+    Poisoned {
+        /// What failed.
+        reason: String,
+    },
+    /// The store cannot answer whether an id or a stream is known.
+    #[error("{reason}: open the notebook again")]
+    Store {
+        /// What it said.
+        reason: String,
+    },
+    /// An event has no stored form, or an earlier one cannot be read.
+    #[error("event {id:?}: {source}")]
+    Codec {
+        /// Request key, or number of the event.
+        id: String,
+        /// What is wrong.
+        source: CodecError,
+    },
+    /// The notebook was closed.
+    #[error("the notebook is closed")]
+    Closed,
+}
+
+fn version_text(version: Option<u64>) -> String {
+    version.map_or_else(|| "no version".to_owned(), |version| format!("version {version}"))
+}
+
+/// Says what failed while closing. All acknowledged events are in the journal whatever it says.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// The store could not be flushed; it is brought up to date at the next open.
+    #[error("the store could not be flushed ({reason}): it is mended at the next open")]
+    Store {
+        /// What it said.
+        reason: String,
+    },
+    /// The writer is gone.
+    #[error("the notebook is closed already")]
+    Closed,
+}
+
+/// The writer's handle: holds the lock. Clones share one writer.
+#[derive(Clone, Debug)]
+pub struct Notebook {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    blobs: Blobs,
+    reader: Reader,
+    shared: Arc<Shared>,
+    report: OpenReport,
+    /// `None` only while the last handle is dropped.
+    commands: Option<Sender<Command>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has told so on stderr; what it acknowledged is in the journal.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Notebook {
+    /// Makes a notebook in `dir` and opens it.
+    ///
+    /// # Errors
+    /// When there is one already, or the file system refuses.
+    pub fn create(
+        dir: &Path,
+        clock: Arc<dyn Clock>,
+        actor: &str,
+    ) -> Result<Self, CreateError> {
+        Self::create_with(dir, clock, actor, Options::default())
+    }
+
+    pub(crate) fn create_with(
+        dir: &Path,
+        clock: Arc<dyn Clock>,
+        actor: &str,
+        options: Options,
+    ) -> Result<Self, CreateError> {
+        let layout = Layout::new(dir);
+        let failed = |path: PathBuf| move |source| CreateError::Io { path, source };
+        create_dir(dir).map_err(failed(dir.to_owned()))?;
+        let _lock = take_lock(&layout)?;
+        let exists = || CreateError::AlreadyExists { dir: dir.to_owned() };
+        // `ledger.toml` is written last, so a creation that was cut short can be repeated; a
+        // journal without it is a damaged notebook, not a place for a new one.
+        let segments = crate::journal::segments(&layout.journal()).map_err(OpenError::from)?;
+        if layout.config().exists() || !segments.is_empty() {
+            return Err(exists());
+        }
+        let parts =
+            [layout.journal(), layout.blobs(), layout.index(), layout.keys(), layout.checkpoints()];
+        for part in parts {
+            create_dir(&part).map_err(failed(part.clone()))?;
+        }
+        let key = checkpoint::make_key(&layout)?;
+        let config = Config { origin: key.origin };
+        write_file(&layout.config(), config.text().as_bytes(), 0o644)
+            .map_err(failed(layout.config()))?;
+        drop(_lock);
+        Ok(Self::open_as(dir, clock, actor, options)?)
+    }
+
+    /// Opens the notebook in `dir` for writing, mending what a crash left behind.
+    ///
+    /// # Errors
+    /// When there is none, another process holds it, or acknowledged events are damaged.
+    pub fn open(dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        Self::open_as(dir, clock, RECORD, Options::default())
+    }
+
+    /// Opens, and begins the log in the name of `actor` where it is still empty.
+    pub(crate) fn open_as(
+        dir: &Path,
+        clock: Arc<dyn Clock>,
+        actor: &str,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        let layout = Layout::new(dir);
+        let config = Config::read(&layout)?;
+        let lock = take_lock(&layout)?;
+        let (writer, report) = open::open(&layout, lock, clock, options)?;
+        let shared = Arc::clone(&writer.shared);
+        let (commands, queue) = channel();
+        let thread = std::thread::Builder::new()
+            .name("ledger-writer".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
+        let begins = report.events == 0;
+        let inner = Inner {
+            blobs: Blobs::open(dir),
+            reader: Reader::over(layout.clone(), Some(Arc::clone(&shared))),
+            layout,
+            shared,
+            report,
+            commands: Some(commands),
+            thread: Some(thread),
+        };
+        let notebook = Self { inner: Arc::new(inner) };
+        if begins {
+            notebook.begin(&config, actor).map_err(|error| OpenError::Begin(Box::new(error)))?;
+        }
+        Ok(notebook)
+    }
+
+    /// Appends the first event.
+    fn begin(&self, config: &Config, actor: &str) -> Result<(), AppendError> {
+        let verifier_key = checkpoint::verifier_key(&self.inner.layout)
+            .map_err(|error| AppendError::Store { reason: error.to_string() })?;
+        let facts =
+            LedgerCreated { origin: config.origin.clone(), verifier_key, layout: LAYOUT };
+        let event = NewEvent::new("ledger", "ledger.created", actor, &facts)
+            .map_err(|error| AppendError::Store { reason: error.to_string() })?;
+        self.append_one(event).map(|_| ())
+    }
+
+    /// Says what opening found and mended.
+    pub fn opened(&self) -> &OpenReport {
+        &self.inner.report
+    }
+
+    /// Appends a batch: all of it or nothing. Returns when it is durable.
+    ///
+    /// A batch that is in the log already, every event of it, answers with its numbers whatever
+    /// `expected` says, so that a caller who never got the answer can ask again.
+    ///
+    /// # Errors
+    /// When a stream is not at its expected version, an id stands for another event, an event is
+    /// too large, or the disk is full or fails.
+    pub fn append(
+        &self,
+        expected: &[Expected],
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<Appended>, AppendError> {
+        let expected = expected.to_vec();
+        self.ask(|reply| Command::Append { expected, events, reply })?
+    }
+
+    /// Appends one event, wherever its stream stands.
+    ///
+    /// # Errors
+    /// As [`Notebook::append`].
+    pub fn append_one(&self, event: NewEvent) -> Result<Appended, AppendError> {
+        let mut appended = self.append(&[], vec![event])?;
+        appended.pop().ok_or(AppendError::Closed)
+    }
+
+    /// Returns the last version of a stream, or `None` where it does not exist.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn version(&self, stream: &str) -> Result<Option<u64>, AppendError> {
+        let stream = stream.to_owned();
+        self.ask(|reply| Command::Version { stream, reply })?
+    }
+
+    /// Sends a command and waits for its answer.
+    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, AppendError> {
+        let (reply, answer) = sync_channel(1);
+        let commands = self.inner.commands.as_ref().ok_or(AppendError::Closed)?;
+        commands.send(command(reply)).map_err(|_| AppendError::Closed)?;
+        answer.recv().map_err(|_| AppendError::Closed)
+    }
+
+    /// Returns a reader that sees everything acknowledged, and nothing else.
+    pub fn reader(&self) -> Reader {
+        self.inner.reader.clone()
+    }
+
+    /// Returns the bodies beside the log.
+    pub fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
+    }
+
+    /// Returns the notebook's directory.
+    pub fn dir(&self) -> &Path {
+        self.inner.layout.dir()
+    }
+
+    /// Signs the present head, records that, and keeps the note in `checkpoints/latest`.
+    ///
+    /// # Errors
+    /// When the key cannot be used or the event cannot be appended.
+    pub fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointError> {
+        let head = self.inner.shared.head();
+        let signed = checkpoint::sign(&self.inner.layout, head)?;
+        let facts = CheckpointSigned {
+            size: signed.size,
+            root: signed.root,
+            note: signed.note.clone(),
+        };
+        let id = format!("checkpoint/{}", signed.size);
+        let event = NewEvent::new("ledger", id, RECORD, &facts)
+            .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
+        self.append_one(event).map_err(Box::new)?;
+        let path = self.inner.layout.latest_checkpoint();
+        create_dir(&self.inner.layout.checkpoints())
+            .and_then(|()| write_file(&path, signed.note.as_bytes(), 0o644))
+            .map_err(|source| CheckpointError::Io { path, source })?;
+        // The store is a matter of speed only: a failure shows at the next open.
+        let _ = self.ask(|reply| Command::Flush { reply });
+        Ok(signed)
+    }
+
+    /// Flushes the store and lets the lock go. Other handles can append no more.
+    ///
+    /// # Errors
+    /// When the store cannot be flushed; the journal has everything all the same.
+    pub fn close(self) -> Result<(), CloseError> {
+        self.ask(|reply| Command::Close { reply }).map_err(|_| CloseError::Closed)?
+    }
+}
+
+/// Takes the lock of a notebook.
+fn take_lock(layout: &Layout) -> Result<Lock, OpenError> {
+    Lock::take(layout).map_err(|error| match error {
+        LockError::Held(by) => OpenError::Locked { dir: layout.dir().to_owned(), by },
+        LockError::Io(source) => OpenError::Io { path: layout.lock(), source },
+    })
+}

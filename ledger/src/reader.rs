@@ -1,0 +1,403 @@
+//! Reading a notebook. Never takes the lock, never writes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::blob::Blobs;
+use crate::codec::{self, CodecError};
+use crate::event::Envelope;
+use crate::id::Digest;
+use crate::journal::{Cursor, Frame, Segment, Step, Tail, segments};
+use crate::layout::{Config, Layout};
+use crate::merkle::Frontier;
+
+/// Says why a notebook cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The directory holds no notebook.
+    #[error("{} is no notebook: it has no ledger.toml", dir.display())]
+    NotANotebook {
+        /// Directory.
+        dir: PathBuf,
+    },
+    /// `ledger.toml` cannot be used.
+    #[error("{}: {what}", path.display())]
+    Config {
+        /// File.
+        path: PathBuf,
+        /// Line and reason.
+        what: String,
+    },
+    /// A newer version wrote this.
+    #[error("{} has format {found}, newer than {known}: upgrade ledger", path.display())]
+    Newer {
+        /// File.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// Newest format known here.
+        known: u32,
+    },
+    /// Bytes that had been durable are not what was written.
+    #[error("{}: event {seq} at byte {offset} is damaged: {what}", path.display())]
+    Corrupt {
+        /// Segment.
+        path: PathBuf,
+        /// Byte at which the frame should begin.
+        offset: u64,
+        /// Event that should stand there.
+        seq: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The stored bytes of an event are no envelope.
+    #[error("event {seq} cannot be decoded")]
+    Decode {
+        /// Event.
+        seq: u64,
+        /// What is wrong.
+        source: CodecError,
+    },
+    /// The file system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Size and Merkle root of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Events in the log.
+    pub size: u64,
+    /// RFC 6962 root over them.
+    pub root: Digest,
+}
+
+/// What a writer in this process has acknowledged, for its readers.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    acknowledged: AtomicU64,
+    frontier: Mutex<Frontier>,
+}
+
+impl Shared {
+    pub(crate) fn publish(&self, frontier: &Frontier) {
+        let mut held = locked(&self.frontier);
+        self.acknowledged.store(frontier.size(), Ordering::Release);
+        held.clone_from(frontier);
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn head(&self) -> Head {
+        let frontier = locked(&self.frontier);
+        Head { size: frontier.size(), root: frontier.root() }
+    }
+}
+
+/// Takes a mutex; the data behind it are caches that a panic cannot leave half right.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Reads a notebook, whoever is writing to it meanwhile.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    layout: Layout,
+    blobs: Blobs,
+    /// Present in the process that writes: nothing beyond what it acknowledged is shown.
+    shared: Option<Arc<Shared>>,
+    offsets: Offsets,
+    /// Grown on demand where there is no writer to ask.
+    frontier: Mutex<Frontier>,
+}
+
+/// Where events begin, by the first event of their segment, as far as they were walked through.
+type Offsets = Arc<Mutex<BTreeMap<u64, Vec<u64>>>>;
+
+impl Reader {
+    /// Opens the notebook in `dir`.
+    ///
+    /// # Errors
+    /// When there is no notebook, or one of a newer layout.
+    pub fn open(dir: &Path) -> Result<Self, ReadError> {
+        let layout = Layout::new(dir);
+        Config::read(&layout)?;
+        Ok(Self::over(layout, None))
+    }
+
+    pub(crate) fn over(layout: Layout, shared: Option<Arc<Shared>>) -> Self {
+        let blobs = Blobs::open(layout.dir());
+        let inner = Inner {
+            layout,
+            blobs,
+            shared,
+            offsets: Offsets::default(),
+            frontier: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Returns size and root of the log.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or is damaged.
+    pub fn head(&self) -> Result<Head, ReadError> {
+        if let Some(shared) = &self.inner.shared {
+            return Ok(shared.head());
+        }
+        let mut frontier = locked(&self.inner.frontier);
+        let mut events = self.frames(frontier.size());
+        while let Some(frame) = events.next_frame()? {
+            frontier.push(&frame.event);
+        }
+        Ok(Head { size: frontier.size(), root: frontier.root() })
+    }
+
+    /// Iterates over the events from number `from` on, up to the present end of the log. An
+    /// unfinished write at the very end is the end. Asked again after `None`, the iterator goes
+    /// on with what was appended meanwhile.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn events(&self, from: u64) -> Result<Events, ReadError> {
+        segments(&self.inner.layout.journal())?;
+        Ok(Events { frames: self.frames(from), failed: false })
+    }
+
+    /// Returns an event, or `None` when there is none of that number yet.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or is damaged.
+    pub fn get(&self, seq: u64) -> Result<Option<Envelope>, ReadError> {
+        self.raw(seq)?.map(|bytes| decode(seq, &bytes)).transpose()
+    }
+
+    /// Returns the stored bytes of an event, or `None` when there is none of that number yet.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or is damaged.
+    pub fn raw(&self, seq: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        let frame = self.frames(seq).next_frame()?;
+        Ok(frame.map(|frame| frame.event))
+    }
+
+    /// Returns the bodies beside the log.
+    pub fn blobs(&self) -> &Blobs {
+        &self.inner.blobs
+    }
+
+    /// Returns the notebook's directory.
+    pub fn dir(&self) -> &Path {
+        self.inner.layout.dir()
+    }
+
+    pub(crate) fn frames(&self, from: u64) -> Frames {
+        Frames {
+            dir: self.inner.layout.journal(),
+            from,
+            cursor: None,
+            ready: VecDeque::new(),
+            offsets: Arc::clone(&self.inner.offsets),
+            shared: self.inner.shared.clone(),
+        }
+    }
+}
+
+fn decode(seq: u64, bytes: &[u8]) -> Result<Envelope, ReadError> {
+    codec::decode(bytes).map_err(|source| ReadError::Decode { seq, source })
+}
+
+/// Iterates over events in order.
+#[derive(Debug)]
+pub struct Events {
+    frames: Frames,
+    failed: bool,
+}
+
+impl Iterator for Events {
+    type Item = Result<Envelope, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.frames.next_frame().transpose()?;
+        let event = next.and_then(|frame| decode(frame.mark.seq, &frame.event));
+        self.failed = event.is_err();
+        Some(event)
+    }
+}
+
+/// Walks through the frames of all segments, whole batches at a time.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    dir: PathBuf,
+    from: u64,
+    cursor: Option<(u64, Cursor)>,
+    ready: VecDeque<Frame>,
+    offsets: Offsets,
+    shared: Option<Arc<Shared>>,
+}
+
+/// Why a batch could not be read, and where.
+struct Stop {
+    what: &'static str,
+    misplaced: bool,
+    at_seq: u64,
+}
+
+impl Frames {
+    /// Returns the next frame, or `None` at the present end of the log.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<Frame>, ReadError> {
+        loop {
+            while let Some(frame) = self.ready.pop_front() {
+                if frame.mark.seq < self.from {
+                    continue;
+                }
+                let unknown =
+                    self.shared.as_ref().is_some_and(|s| frame.mark.seq >= s.acknowledged());
+                if unknown {
+                    self.ready.push_front(frame);
+                    return Ok(None);
+                }
+                return Ok(Some(frame));
+            }
+            if self.is_current() || !self.advance()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Tells whether the writer in this process has acknowledged nothing beyond this place.
+    fn is_current(&self) -> bool {
+        let next = self.cursor.as_ref().map_or(0, |(_, cursor)| cursor.place().seq).max(self.from);
+        self.shared.as_ref().is_some_and(|shared| next >= shared.acknowledged())
+    }
+
+    /// Reads one more batch, or enters the next segment. `false` at the end of the log.
+    fn advance(&mut self) -> Result<bool, ReadError> {
+        let Some((first, mut cursor)) = self.cursor.take() else {
+            return self.enter();
+        };
+        let outcome = self.advance_in(first, &mut cursor);
+        // Entering another segment has put a new cursor in place.
+        if self.cursor.is_none() {
+            self.cursor = Some((first, cursor));
+        }
+        outcome
+    }
+
+    fn advance_in(&mut self, first: u64, cursor: &mut Cursor) -> Result<bool, ReadError> {
+        let Err(stop) = self.read_batch(first, cursor)? else {
+            return Ok(true);
+        };
+        if stop.misplaced {
+            return Err(cursor.corrupt(stop.what));
+        }
+        let next = segments(&self.dir)?.into_iter().find(|segment| segment.first > first);
+        let Some(next) = next else {
+            return self.at_tail(first, cursor);
+        };
+        // The writer may have filled this segment and begun the next one since we looked.
+        let Err(stop) = self.read_batch(first, cursor)? else {
+            return Ok(true);
+        };
+        if stop.at_seq != next.first || cursor.place().seq != next.first {
+            return Err(cursor.corrupt(stop.what));
+        }
+        self.cursor = Some((next.first, Cursor::open(&next.path, next.first)?));
+        Ok(true)
+    }
+
+    /// Decides whether the log ends here or is damaged.
+    fn at_tail(&mut self, first: u64, cursor: &mut Cursor) -> Result<bool, ReadError> {
+        if cursor.tail()? != Tail::Damaged {
+            return Ok(false);
+        }
+        // What a later frame proves to have been synced can be read by now, or never.
+        match self.read_batch(first, cursor)? {
+            Ok(()) => Ok(true),
+            Err(stop) => Err(cursor.corrupt(stop.what)),
+        }
+    }
+
+    /// Reads a whole batch into `ready`, or leaves the cursor where the batch begins (at the
+    /// frame that is wrong, where that frame is misplaced).
+    fn read_batch(
+        &mut self,
+        first: u64,
+        cursor: &mut Cursor,
+    ) -> Result<Result<(), Stop>, ReadError> {
+        let start = cursor.place();
+        let mut batch = Vec::new();
+        loop {
+            let (what, misplaced) = match cursor.step()? {
+                Step::Frame(frame) => {
+                    let ends = frame.mark.rest == 0;
+                    batch.push(frame);
+                    if !ends {
+                        continue;
+                    }
+                    self.note(first, &batch);
+                    self.ready.extend(batch);
+                    return Ok(Ok(()));
+                }
+                Step::End => ("nothing is written here", false),
+                Step::Invalid(what) => (what, false),
+                Step::Misplaced(what) => (what, true),
+            };
+            let at_seq = cursor.place().seq;
+            if !misplaced {
+                cursor.go_to(start);
+            }
+            return Ok(Err(Stop { what, misplaced, at_seq }));
+        }
+    }
+
+    /// Remembers where events begin.
+    fn note(&self, first: u64, batch: &[Frame]) {
+        let mut offsets = locked(&self.offsets);
+        let known = offsets.entry(first).or_default();
+        for frame in batch {
+            if frame.mark.seq == first + known.len() as u64 {
+                known.push(frame.offset);
+            }
+        }
+    }
+
+    /// Enters the segment that holds event `from`, as near to it as is known.
+    fn enter(&mut self) -> Result<bool, ReadError> {
+        let all = segments(&self.dir)?;
+        let Some(Segment { first, path }) = all.into_iter().rfind(|s| s.first <= self.from) else {
+            return Ok(false);
+        };
+        let mut cursor = Cursor::open(&path, first)?;
+        let nearest = {
+            let offsets = locked(&self.offsets);
+            let known = offsets.get(&first).map(Vec::as_slice).unwrap_or_default();
+            let wanted = usize::try_from(self.from - first).unwrap_or(usize::MAX);
+            let index = wanted.min(known.len().saturating_sub(1));
+            known.get(index).map(|&offset| (first + index as u64, offset))
+        };
+        if let Some((seq, offset)) = nearest {
+            cursor.go_to_event(seq, offset);
+        }
+        self.cursor = Some((first, cursor));
+        Ok(true)
+    }
+}

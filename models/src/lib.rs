@@ -1,0 +1,27 @@
+//! The numbers: a Llama decoder, LoRA training with hand-written backward passes, tokenizer, chat
+//! template and greedy decoding. This crate knows nothing of ledgers.
+//!
+//! Everything runs on f32 slices in a fixed order of additions, so that one machine gives the same
+//! bits whatever the number of threads. candle gives tensors, autograd bookkeeping and the GGUF
+//! reader; the hot operations are ours.
+
+pub mod config;
+pub mod decode;
+pub mod error;
+pub mod gguf;
+pub mod kernels;
+pub mod llama;
+pub mod lora;
+pub mod model;
+pub mod ops;
+pub mod optim;
+pub mod peft;
+pub mod render;
+pub mod rng;
+pub mod template;
+pub mod tokenizer;
+pub mod trainer;
+pub mod weights;
+
+pub use error::ModelError;
+pub use model::Model;
