@@ -177,9 +177,7 @@ impl Episode {
     pub fn gold_text(&self) -> String {
         match &self.gold {
             Gold::None => String::new(),
-            Gold::Calls { calls } => {
-                calls.iter().map(write_wrapper).collect::<Vec<_>>().join("\n")
-            }
+            Gold::Calls { calls } => calls.iter().map(write_wrapper).collect::<Vec<_>>().join("\n"),
             Gold::Json { value } => json_text(value),
         }
     }

@@ -226,7 +226,9 @@ fn call_of_value(value: &Value, lift: bool) -> Result<(Call, Vec<&'static str>),
 /// Returns what stands inside a code fence, or the text itself.
 pub(crate) fn unfence(text: &str) -> &str {
     let trimmed = text.trim();
-    let Some(inner) = trimmed.strip_prefix("```") else { return text };
+    let Some(inner) = trimmed.strip_prefix("```") else {
+        return text;
+    };
     let inner = inner.split_once('\n').map_or(inner, |(_, inner)| inner);
     let inner = inner.trim_end();
     inner.strip_suffix("```").unwrap_or(inner)
@@ -235,7 +237,6 @@ pub(crate) fn unfence(text: &str) -> &str {
 fn excerpt(text: &str) -> String {
     text.chars().take(80).collect()
 }
-
 
 #[cfg(test)]
 pub(crate) mod tests;

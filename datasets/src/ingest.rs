@@ -156,8 +156,9 @@ impl FromStr for Format {
 pub fn detect(_path: &Path, first_bytes: &[u8]) -> Option<Format> {
     let keys = lines::first_keys(&String::from_utf8_lossy(first_bytes));
     let has = |key: &&str| keys.iter().any(|known| known == key);
-    let mut found =
-        Format::ALL.into_iter().filter(|format| *format != Format::LangfuseExport && format.keys().iter().all(has));
+    let mut found = Format::ALL
+        .into_iter()
+        .filter(|format| *format != Format::LangfuseExport && format.keys().iter().all(has));
     found.next().or_else(|| {
         // The trace stands before the observations and may be longer than the first bytes.
         (keys.first().is_some_and(|key| key == "trace" || key == "observations"))
@@ -169,11 +170,11 @@ pub fn detect(_path: &Path, first_bytes: &[u8]) -> Option<Format> {
 ///
 /// Lines are read one at a time, so that a file of any length needs little memory; a Langfuse
 /// export is one document and is read whole.
-pub fn read<R: BufRead>(
+pub fn read<'a, R: BufRead + 'a>(
     input: R,
-    source: &SourceInfo,
+    source: &'a SourceInfo,
     format: Format,
-) -> Box<dyn Iterator<Item = Result<Row, IngestError>> + use<'_, R>> {
+) -> Box<dyn Iterator<Item = Result<Row, IngestError>> + 'a> {
     match format {
         Format::LangfuseExport => Box::new(langfuse::read(input, source).into_iter()),
         Format::PromptCompletion => lines::rows(input, source, format, prompt_completion::read),

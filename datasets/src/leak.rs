@@ -51,8 +51,7 @@ pub fn leakage(train: &[(u64, &Episode)], suite: &SuiteManifest) -> LeakReport {
     let words = NearDuplicate::default().shingle_words;
     let queries: Vec<String> =
         suite.cases.iter().map(|case| normalise_query(&case.query)).collect();
-    let shingles: Vec<Shingles> =
-        queries.iter().map(|query| Shingles::of(query, words)).collect();
+    let shingles: Vec<Shingles> = queries.iter().map(|query| Shingles::of(query, words)).collect();
     let mut places: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
     for (place, of_case) in shingles.iter().enumerate() {
         of_case.hashes().iter().for_each(|&hash| places.entry(hash).or_default().push(place));
@@ -62,7 +61,8 @@ pub fn leakage(train: &[(u64, &Episode)], suite: &SuiteManifest) -> LeakReport {
     for (seq, row) in train {
         let query = row.group();
         let of_row = Shingles::of(&query, words);
-        let alike: Vec<usize> = of_row.hashes().iter().filter_map(|h| places.get(h)).flatten().copied().collect();
+        let alike: Vec<usize> =
+            of_row.hashes().iter().filter_map(|h| places.get(h)).flatten().copied().collect();
         for place in sorted_once(alike) {
             let (Some(known), Some(of_case), Some(case)) =
                 (queries.get(place), shingles.get(place), suite.cases.get(place))

@@ -12,6 +12,8 @@ pub mod leak;
 pub mod literal;
 pub mod manifest;
 mod near;
+#[cfg(test)]
+mod samples;
 pub mod score;
 mod signature;
 pub mod split;

@@ -203,7 +203,8 @@ impl Reader<'_> {
     }
 
     fn hex(&mut self, digits: usize) -> Result<u32, LiteralError> {
-        let code = self.rest().get(..digits).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
+        let code =
+            self.rest().get(..digits).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()));
         let code = code.and_then(|hex| u32::from_str_radix(hex, 16).ok());
         let code = code.ok_or_else(|| self.error("an escape lacks hexadecimal digits"))?;
         self.at += digits;
@@ -249,7 +250,9 @@ impl Reader<'_> {
             .map(Number::from)
             .or_else(|| plain.parse::<u64>().ok().map(Number::from))
             .or_else(|| plain.parse::<f64>().ok().and_then(Number::from_f64))
-            .filter(|_| !has_leading_zero && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.'))
+            .filter(|_| {
+                !has_leading_zero && digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+            })
             .ok_or_else(|| self.error("not a number"))?;
         self.at += length;
         Ok(Value::Number(number))
@@ -298,8 +301,21 @@ mod tests {
 
     #[test]
     fn guesses_are_refused() {
-        let texts = ["{'a': b}", "['a' 'b']", "[1 2]", "{'a' 1}", "'open", "{...}", "007", "nan",
-            "--1", "{'a': 1} x", "", "1e999", "{[1]: 2}"];
+        let texts = [
+            "{'a': b}",
+            "['a' 'b']",
+            "[1 2]",
+            "{'a' 1}",
+            "'open",
+            "{...}",
+            "007",
+            "nan",
+            "--1",
+            "{'a': 1} x",
+            "",
+            "1e999",
+            "{[1]: 2}",
+        ];
         for text in texts {
             assert!(parse(text).is_err(), "{text}");
         }

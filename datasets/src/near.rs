@@ -37,7 +37,8 @@ impl Shingles {
     pub(crate) fn of(normalised: &str, words: u32) -> Self {
         let all: Vec<&str> = normalised.split(' ').filter(|word| !word.is_empty()).collect();
         let size = usize::try_from(words).unwrap_or(usize::MAX).clamp(1, all.len().max(1));
-        let mut hashes: Vec<u64> = all.windows(size).map(|run| hash(run.join(" ").as_bytes())).collect();
+        let mut hashes: Vec<u64> =
+            all.windows(size).map(|run| hash(run.join(" ").as_bytes())).collect();
         hashes.sort_unstable();
         hashes.dedup();
         Self(hashes)
@@ -98,15 +99,21 @@ impl<K: Copy> Index<K> {
     }
 
     /// Returns the earliest entry that `accept`s and is at least as similar as the rule asks.
-    pub(crate) fn earliest(&self, shingles: &Shingles, accept: impl Fn(K) -> bool) -> Option<(K, f64)> {
+    pub(crate) fn earliest(
+        &self,
+        shingles: &Shingles,
+        accept: impl Fn(K) -> bool,
+    ) -> Option<(K, f64)> {
         let mut candidates = BTreeSet::new();
         for band in self.bands_of(shingles) {
             candidates.extend(self.bands.get(&band).into_iter().flatten().copied());
         }
-        candidates.into_iter().filter_map(|place| self.entries.get(place)).find_map(|(key, other)| {
-            let similarity = shingles.similarity(other);
-            (similarity >= self.rule.threshold && accept(*key)).then_some((*key, similarity))
-        })
+        candidates.into_iter().filter_map(|place| self.entries.get(place)).find_map(
+            |(key, other)| {
+                let similarity = shingles.similarity(other);
+                (similarity >= self.rule.threshold && accept(*key)).then_some((*key, similarity))
+            },
+        )
     }
 
     fn bands_of(&self, shingles: &Shingles) -> Vec<(usize, u64)> {
@@ -178,7 +185,9 @@ mod tests {
     proptest! {
         #[test]
         fn candidates_hold_every_pair_above_the_threshold(
-            words in prop::collection::vec("[a-f]{1,3}", 6..40), at in 0_usize..40, new in "[g-k]{2}",
+            words in prop::collection::vec("[a-f]{1,3}", 6..40),
+            at in 0_usize..40,
+            new in "[g-k]{2}",
         ) {
             let mut changed = words.clone();
             let place = at % changed.len();

@@ -75,8 +75,8 @@ pub struct CaseScore {
 pub fn scorer_digest(track: &str) -> Digest {
     let rules = match track {
         "toolcall" => json!({
-            "strict": "whole trimmed answer is one <tool_call name=\"..\">{json object}</tool_call>",
-            "lenient": "strict where valid, else first decodable call: wrapper, attributes, tags, object",
+            "strict": "whole trimmed answer is one wrapper around a JSON object",
+            "lenient": "strict where valid, else first call: wrapper, attributes, tags, object",
             "exact": "arguments equal, whatever the name",
         }),
         _ => json!({
@@ -150,8 +150,8 @@ fn score_json(gold: &Value, answer: &str) -> (Reading, Reading, Vec<&'static str
         let (reading, issues) = read_json(gold, &value);
         return (reading, reading, issues);
     }
-    let lenient = first_value(answer)
-        .map_or_else(|| unread(&expected), |value| read_json(gold, &value).0);
+    let lenient =
+        first_value(answer).map_or_else(|| unread(&expected), |value| read_json(gold, &value).0);
     let mut issues = vec!["prediction_not_valid_json"];
     if answer.trim().is_empty() {
         issues.push("empty_answer");

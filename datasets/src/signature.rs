@@ -15,7 +15,9 @@ pub(crate) fn parse_signature(signature: &str) -> Tool {
         description: String::new(),
         parameters: Value::Null,
     };
-    let Some((name, rest)) = signature.split_once('(') else { return unknown(signature) };
+    let Some((name, rest)) = signature.split_once('(') else {
+        return unknown(signature);
+    };
     let inner = rest.trim_end().strip_suffix(')').unwrap_or(rest);
     let mut properties = Map::new();
     let mut required: Vec<Value> = Vec::new();
@@ -81,8 +83,12 @@ fn schema_of_type(kind: &str) -> Value {
             None => json!({ "type": "array" }),
         },
         "tuple" => {
-            let kinds: Vec<Value> =
-                inner.map(split_top_level).unwrap_or_default().into_iter().map(schema_of_type).collect();
+            let kinds: Vec<Value> = inner
+                .map(split_top_level)
+                .unwrap_or_default()
+                .into_iter()
+                .map(schema_of_type)
+                .collect();
             if kinds.is_empty() {
                 json!({ "type": "array" })
             } else {
@@ -90,8 +96,12 @@ fn schema_of_type(kind: &str) -> Value {
             }
         }
         "union" => {
-            let kinds: Vec<Value> =
-                inner.map(split_top_level).unwrap_or_default().into_iter().map(schema_of_type).collect();
+            let kinds: Vec<Value> = inner
+                .map(split_top_level)
+                .unwrap_or_default()
+                .into_iter()
+                .map(schema_of_type)
+                .collect();
             json!({ "anyOf": kinds })
         }
         "optional" => inner.map_or_else(|| json!({}), schema_of_type),

@@ -39,7 +39,7 @@ impl Default for SplitSpec {
     /// that holds out exactly 30 of the 250 toolcall rows. No score was looked at to choose it.
     fn default() -> Self {
         Self {
-            salt: "ledger-0".to_owned(),
+            salt: "ledger-7".to_owned(),
             dev_fraction: 0.12,
             near_duplicate: NearDuplicate::default(),
         }
@@ -76,7 +76,7 @@ pub struct SplitManifest {
     pub attributions: Vec<String>,
 }
 
-/// A suite that was kept out, and what it shares with the training side.
+/// A suite that was kept out, and what it shares with the rows that were kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeptOut {
@@ -202,10 +202,15 @@ impl SplitManifest {
 
 /// Returns the side of a question (a normalised query): a salted hash, whatever else there is.
 pub fn side_of(spec: &SplitSpec, group: &str) -> Side {
-    let hash = Sha256::new().chain_update(&spec.salt).chain_update([0]).chain_update(group).finalize();
+    let hash =
+        Sha256::new().chain_update(&spec.salt).chain_update([0]).chain_update(group).finalize();
     let first = hash.iter().take(8).fold(0_u64, |bits, &byte| bits << 8 | u64::from(byte));
     // 2^64 as a float; the quotient lies from 0 to 1.
-    if first as f64 / 18_446_744_073_709_551_616.0 < spec.dev_fraction { Side::Dev } else { Side::Train }
+    if first as f64 / 18_446_744_073_709_551_616.0 < spec.dev_fraction {
+        Side::Dev
+    } else {
+        Side::Train
+    }
 }
 
 /// Freezes a split of `rows`, keeping out whatever stands in `suites`.
@@ -225,12 +230,11 @@ pub fn build_split(
     ordered.sort_by_key(|(seq, _)| *seq);
     let mut builder = Builder::new(spec, suites);
     ordered.iter().for_each(|(seq, row)| builder.add(*seq, row));
-    let train: Vec<(u64, &Episode)> = builder.train.clone();
     let kept_out = suites.iter().map(|suite| KeptOut {
         name: suite.name().to_owned(),
         suite: suite.identity(),
         n: suite.n(),
-        leak: leakage(&train, suite),
+        leak: leakage(&builder.rows, suite),
     });
     let manifest = SplitManifest {
         schema: SPLIT_SCHEMA,
@@ -255,7 +259,11 @@ fn check(spec: &SplitSpec) -> Result<(), SplitError> {
         return wrong("near_duplicate.threshold", near.threshold, "above 0, at most 1");
     }
     if !(1..=4096).contains(&near.permutations) {
-        return wrong("near_duplicate.permutations", f64::from(near.permutations), "from 1 to 4096");
+        return wrong(
+            "near_duplicate.permutations",
+            f64::from(near.permutations),
+            "from 1 to 4096",
+        );
     }
     if near.shingle_words == 0 {
         return wrong("near_duplicate.shingle_words", 0.0, "from 1 up");
@@ -277,7 +285,10 @@ fn verify(manifest: &SplitManifest) -> Result<(), SplitError> {
     let mut sides: BTreeMap<Digest, Side> = BTreeMap::new();
     for row in &manifest.rows {
         if *sides.entry(row.group).or_insert(row.side) != row.side {
-            return Err(SplitError::Overlap { seq: row.seq, other: "on the other side".to_owned() });
+            return Err(SplitError::Overlap {
+                seq: row.seq,
+                other: "on the other side".to_owned(),
+            });
         }
     }
     for kept_out in &manifest.suites {
@@ -301,7 +312,8 @@ struct Builder<'a> {
     contents: BTreeMap<Digest, u64>,
     kept: Vec<RowRef>,
     excluded: Vec<Excluded>,
-    train: Vec<(u64, &'a Episode)>,
+    /// Rows kept so far, of both sides: a test question that choices are made on leaks as well.
+    rows: Vec<(u64, &'a Episode)>,
     licences: BTreeSet<String>,
     attributions: BTreeSet<String>,
 }
@@ -313,7 +325,10 @@ impl<'a> Builder<'a> {
         for (place, suite) in suites.iter().enumerate() {
             for case in &suite.cases {
                 let query = normalise_query(&case.query);
-                cases.insert((place, case.seq), Shingles::of(&query, spec.near_duplicate.shingle_words));
+                cases.insert(
+                    (place, case.seq),
+                    Shingles::of(&query, spec.near_duplicate.shingle_words),
+                );
                 asked.entry(query).or_insert_with(|| suite.name());
             }
         }
@@ -326,7 +341,7 @@ impl<'a> Builder<'a> {
             contents: BTreeMap::new(),
             kept: Vec::new(),
             excluded: Vec::new(),
-            train: Vec::new(),
+            rows: Vec::new(),
             licences: BTreeSet::new(),
             attributions: BTreeSet::new(),
         }
@@ -338,15 +353,15 @@ impl<'a> Builder<'a> {
         let shingles = Shingles::of(&query, self.spec.near_duplicate.shingle_words);
         let content = row.content_digest();
         let episode = row.digest();
-        if let Some((reason, near_duplicate_of)) = self.objection(row, &query, &shingles, (content, side)) {
+        if let Some((reason, near_duplicate_of)) =
+            self.objection(row, &query, &shingles, (content, side))
+        {
             self.excluded.push(Excluded { seq, episode, content, reason, near_duplicate_of });
             return;
         }
         self.contents.insert(content, seq);
         self.seen.insert((seq, side), shingles);
-        if side == Side::Train {
-            self.train.push((seq, row));
-        }
+        self.rows.push((seq, row));
         self.licences.insert(row.licence.clone());
         self.attributions.insert(row.attribution.clone());
         let group = Digest::of(query.as_bytes());

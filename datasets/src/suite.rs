@@ -427,4 +427,4 @@ pub(crate) fn count<'a>(names: impl Iterator<Item = &'a str>) -> Vec<Count> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -61,11 +61,7 @@ fn toolcall(prompt: &str) -> Option<Parsed> {
     if let Some((_, description)) = head.split_once("\nTool description: ") {
         tool.description = description.trim().to_owned();
     }
-    Some(Parsed {
-        template: Template::Toolcall,
-        query: query.trim().to_owned(),
-        tools: vec![tool],
-    })
+    Some(Parsed { template: Template::Toolcall, query: query.trim().to_owned(), tools: vec![tool] })
 }
 
 fn structured(prompt: &str) -> Option<Parsed> {

@@ -257,8 +257,7 @@ fn sync_all(dirs: &BTreeSet<PathBuf>) -> Result<(), BlobError> {
 
 /// Copies a file into a synced new one and names its content.
 fn copy_hashed(source: &mut File, from: &Path, to: &Path) -> Result<BodyRef, BlobError> {
-    let mut target =
-        OpenOptions::new().write(true).create_new(true).open(to).map_err(at(to))?;
+    let mut target = OpenOptions::new().write(true).create_new(true).open(to).map_err(at(to))?;
     let (digest, length) = hash_to(source, &mut target).map_err(at(from))?;
     target.sync_all().map_err(at(to))?;
     Ok(BodyRef { digest, length, cipher: None, subject: None })

@@ -153,18 +153,15 @@ fn malformed(what: &dyn std::fmt::Display) -> CheckpointError {
 /// # Errors
 /// When the note is malformed, or not signed by that key.
 pub fn open_note(note: &str, verifier_key: &str) -> Result<SignedCheckpoint, CheckpointError> {
-    let unsigned = |what: String| CheckpointError::Signature {
-        key: verifier_key.to_owned(),
-        what,
-    };
+    let unsigned = |what: String| CheckpointError::Signature { key: verifier_key.to_owned(), what };
     let verifier =
         StandardVerifier::new(verifier_key).map_err(|error| unsigned(error.to_string()))?;
     let parsed = Note::from_bytes(note.as_bytes()).map_err(|error| malformed(&error))?;
     parsed
         .verify(&VerifierList::new(vec![Box::new(verifier)]))
         .map_err(|error| unsigned(error.to_string()))?;
-    let body = tlog_tiles::Checkpoint::from_bytes(parsed.text())
-        .map_err(|error| malformed(&error))?;
+    let body =
+        tlog_tiles::Checkpoint::from_bytes(parsed.text()).map_err(|error| malformed(&error))?;
     if verifier_key.split('+').next() != Some(body.origin()) {
         return Err(unsigned(format!("its origin is {}", body.origin())));
     }

@@ -23,18 +23,23 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
-/// Makes a directory, with its parents, and makes its own entry last.
+/// Makes a directory, with its parents, and makes the entry of each new one last.
 ///
 /// # Errors
-/// When it cannot be made or its parent cannot be synced.
+/// When one cannot be made or its parent cannot be synced.
 pub fn create_dir(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(dir)?;
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent),
-        _ => sync_dir(Path::new(".")),
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_dir(parent)?;
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_dir(parent),
     }
 }
 
@@ -67,4 +72,34 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<(
 pub(crate) fn free_bytes(file: &File) -> io::Result<u64> {
     let stat = rustix::fs::fstatvfs(file)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn makes_nested_directories_and_refuses_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let nested = dir.path().join("a/b/c");
+        create_dir(&nested).unwrap();
+        create_dir(&nested).unwrap();
+        assert!(nested.is_dir());
+        fs::write(dir.path().join("file"), b"x").unwrap();
+        assert!(create_dir(&dir.path().join("file/below")).is_err());
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        write_file(&path, b"old", 0o644).unwrap();
+        write_file(&path, b"new bytes", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new bytes");
+        fs::create_dir(dir.path().join("taken")).unwrap();
+        assert!(write_file(&dir.path().join("taken"), b"x", 0o644).is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
 }

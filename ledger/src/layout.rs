@@ -169,7 +169,8 @@ impl Lock {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                let pid =
+                    file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
                 return Err(LockError::Held(pid));
             }
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
@@ -185,5 +186,7 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // A stale number would be misleading, but it is only a courtesy: the lock is what counts.
         let _ = self.0.set_len(0);
+        // Said aloud: a child process that was just forked may still share the open file.
+        let _ = self.0.unlock();
     }
 }

@@ -13,6 +13,8 @@ pub mod clock;
 pub mod codec;
 pub mod durable;
 pub mod event;
+#[cfg(test)]
+mod golden;
 pub mod id;
 mod journal;
 mod layout;
@@ -34,3 +36,8 @@ pub use notebook::{
 };
 pub use reader::{Head, ReadError, Reader};
 pub use verify::{Damage, VerifyError, VerifyReport, verify};
+
+/// The README's example must compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct ReadmeExample;

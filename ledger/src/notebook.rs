@@ -302,11 +302,7 @@ impl Notebook {
     ///
     /// # Errors
     /// When there is one already, or the file system refuses.
-    pub fn create(
-        dir: &Path,
-        clock: Arc<dyn Clock>,
-        actor: &str,
-    ) -> Result<Self, CreateError> {
+    pub fn create(dir: &Path, clock: Arc<dyn Clock>, actor: &str) -> Result<Self, CreateError> {
         Self::create_with(dir, clock, actor, Options::default())
     }
 
@@ -319,7 +315,7 @@ impl Notebook {
         let layout = Layout::new(dir);
         let failed = |path: PathBuf| move |source| CreateError::Io { path, source };
         create_dir(dir).map_err(failed(dir.to_owned()))?;
-        let _lock = take_lock(&layout)?;
+        let lock = take_lock(&layout)?;
         let exists = || CreateError::AlreadyExists { dir: dir.to_owned() };
         // `ledger.toml` is written last, so a creation that was cut short can be repeated; a
         // journal without it is a damaged notebook, not a place for a new one.
@@ -336,8 +332,7 @@ impl Notebook {
         let config = Config { origin: key.origin };
         write_file(&layout.config(), config.text().as_bytes(), 0o644)
             .map_err(failed(layout.config()))?;
-        drop(_lock);
-        Ok(Self::open_as(dir, clock, actor, options)?)
+        Ok(Self::open_held(layout, config, lock, (clock, actor, options))?)
     }
 
     /// Opens the notebook in `dir` for writing, mending what a crash left behind.
@@ -358,16 +353,26 @@ impl Notebook {
         let layout = Layout::new(dir);
         let config = Config::read(&layout)?;
         let lock = take_lock(&layout)?;
+        Self::open_held(layout, config, lock, (clock, actor, options))
+    }
+
+    /// Opens a notebook whose lock is held.
+    fn open_held(
+        layout: Layout,
+        config: Config,
+        lock: Lock,
+        (clock, actor, options): (Arc<dyn Clock>, &str, Options),
+    ) -> Result<Self, OpenError> {
         let (writer, report) = open::open(&layout, lock, clock, options)?;
         let shared = Arc::clone(&writer.shared);
         let (commands, queue) = channel();
         let thread = std::thread::Builder::new()
             .name("ledger-writer".to_owned())
             .spawn(move || writer.run(&queue))
-            .map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
+            .map_err(|source| OpenError::Io { path: layout.dir().to_owned(), source })?;
         let begins = report.events == 0;
         let inner = Inner {
-            blobs: Blobs::open(dir),
+            blobs: Blobs::open(layout.dir()),
             reader: Reader::over(layout.clone(), Some(Arc::clone(&shared))),
             layout,
             shared,
@@ -386,8 +391,7 @@ impl Notebook {
     fn begin(&self, config: &Config, actor: &str) -> Result<(), AppendError> {
         let verifier_key = checkpoint::verifier_key(&self.inner.layout)
             .map_err(|error| AppendError::Store { reason: error.to_string() })?;
-        let facts =
-            LedgerCreated { origin: config.origin.clone(), verifier_key, layout: LAYOUT };
+        let facts = LedgerCreated { origin: config.origin.clone(), verifier_key, layout: LAYOUT };
         let event = NewEvent::new("ledger", "ledger.created", actor, &facts)
             .map_err(|error| AppendError::Store { reason: error.to_string() })?;
         self.append_one(event).map(|_| ())
@@ -463,11 +467,8 @@ impl Notebook {
     pub fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointError> {
         let head = self.inner.shared.head();
         let signed = checkpoint::sign(&self.inner.layout, head)?;
-        let facts = CheckpointSigned {
-            size: signed.size,
-            root: signed.root,
-            note: signed.note.clone(),
-        };
+        let facts =
+            CheckpointSigned { size: signed.size, root: signed.root, note: signed.note.clone() };
         let id = format!("checkpoint/{}", signed.size);
         let event = NewEvent::new("ledger", id, RECORD, &facts)
             .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;

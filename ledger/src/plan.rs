@@ -139,12 +139,7 @@ impl View<'_> {
     }
 
     /// Decides whether an id that is known already stands for the same event.
-    fn repeated(
-        &self,
-        event: &NewEvent,
-        seq: u64,
-        earlier: &Envelope,
-    ) -> Result<u64, AppendError> {
+    fn repeated(&self, event: &NewEvent, seq: u64, earlier: &Envelope) -> Result<u64, AppendError> {
         let same = earlier.id == event.id
             && earlier.stream == event.stream
             && earlier.kind == event.kind

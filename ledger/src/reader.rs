@@ -10,7 +10,7 @@ use crate::blob::Blobs;
 use crate::codec::{self, CodecError};
 use crate::event::Envelope;
 use crate::id::Digest;
-use crate::journal::{Cursor, Frame, Segment, Step, Tail, segments};
+use crate::journal::{Cursor, Frame, Place, Segment, Step, Tail, segments};
 use crate::layout::{Config, Layout};
 use crate::merkle::Frontier;
 
@@ -258,7 +258,7 @@ pub(crate) struct Frames {
 struct Stop {
     what: &'static str,
     misplaced: bool,
-    at_seq: u64,
+    place: Place,
 }
 
 impl Frames {
@@ -307,7 +307,7 @@ impl Frames {
             return Ok(true);
         };
         if stop.misplaced {
-            return Err(cursor.corrupt(stop.what));
+            return Err(cursor.corrupt(stop.place, stop.what));
         }
         let next = segments(&self.dir)?.into_iter().find(|segment| segment.first > first);
         let Some(next) = next else {
@@ -317,8 +317,8 @@ impl Frames {
         let Err(stop) = self.read_batch(first, cursor)? else {
             return Ok(true);
         };
-        if stop.at_seq != next.first || cursor.place().seq != next.first {
-            return Err(cursor.corrupt(stop.what));
+        if cursor.place().seq != next.first || stop.place != cursor.place() {
+            return Err(cursor.corrupt(stop.place, stop.what));
         }
         self.cursor = Some((next.first, Cursor::open(&next.path, next.first)?));
         Ok(true)
@@ -332,12 +332,11 @@ impl Frames {
         // What a later frame proves to have been synced can be read by now, or never.
         match self.read_batch(first, cursor)? {
             Ok(()) => Ok(true),
-            Err(stop) => Err(cursor.corrupt(stop.what)),
+            Err(stop) => Err(cursor.corrupt(stop.place, stop.what)),
         }
     }
 
-    /// Reads a whole batch into `ready`, or leaves the cursor where the batch begins (at the
-    /// frame that is wrong, where that frame is misplaced).
+    /// Reads a whole batch into `ready`, or leaves the cursor where the batch begins.
     fn read_batch(
         &mut self,
         first: u64,
@@ -361,11 +360,9 @@ impl Frames {
                 Step::Invalid(what) => (what, false),
                 Step::Misplaced(what) => (what, true),
             };
-            let at_seq = cursor.place().seq;
-            if !misplaced {
-                cursor.go_to(start);
-            }
-            return Ok(Err(Stop { what, misplaced, at_seq }));
+            let place = cursor.place();
+            cursor.go_to(start);
+            return Ok(Err(Stop { what, misplaced, place }));
         }
     }
 

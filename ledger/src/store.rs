@@ -110,10 +110,8 @@ impl Store {
     }
 
     fn connect(path: &Path) -> Result<Self, StoreError> {
-        let config = sled::Config::new()
-            .path(path)
-            .cache_capacity_bytes(CACHE_BYTES)
-            .flush_every_ms(None);
+        let config =
+            sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
         let db = guarded(|| config.open::<LEAF_FANOUT>())?;
         Ok(Self { db: Some(db), applied: 0, flushed: 0 })
     }
@@ -181,16 +179,16 @@ impl Store {
         for row in rows {
             let seq = row.seq.to_be_bytes();
             batch.insert(key(b'e', &seq), row.bytes.as_slice());
-            batch.insert(key(b'i', row.id.as_bytes()), &seq);
+            batch.insert(key(b'i', row.id.as_bytes()), seq);
             let mut head = row.version.to_be_bytes().to_vec();
             head.extend_from_slice(row.digest.as_bytes());
             batch.insert(key(b's', row.stream.as_bytes()), head);
             for (place, node) in &row.nodes {
-                batch.insert(key(b'h', &place.to_be_bytes()), &node.0);
+                batch.insert(key(b'h', &place.to_be_bytes()), node.0);
             }
         }
         let applied = last.seq + 1;
-        batch.insert(key(b'n', &[]), &applied.to_be_bytes());
+        batch.insert(key(b'n', &[]), applied.to_be_bytes());
         let db = self.db()?;
         guarded(|| db.apply_batch(batch))?;
         self.applied = applied;
@@ -217,10 +215,7 @@ impl Store {
     }
 
     /// Calls `visit` with each event in order.
-    pub(crate) fn visit_events(
-        &self,
-        mut visit: impl FnMut(u64, &[u8]),
-    ) -> Result<(), StoreError> {
+    pub(crate) fn visit_events(&self, mut visit: impl FnMut(u64, &[u8])) -> Result<(), StoreError> {
         let db = self.db()?;
         guarded(|| {
             for entry in db.scan_prefix(b"e") {

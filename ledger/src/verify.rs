@@ -105,10 +105,12 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
     };
     // The lock is taken first, so that the journal stands still while it is compared.
     let hold = store::hold(&layout);
+    // Read before the journal is, so that it cannot cover more than is read.
+    let latest = latest_checkpoint(&layout)?;
     let scan = Scan::over(&layout, hold.is_err(), &mut report)?;
     report.root = scan.root();
     check_first(&scan, &config, &mut report);
-    check_checkpoints(&layout, &scan, &mut report)?;
+    check_checkpoints(&scan, latest.as_ref(), &mut report);
     check_blobs(dir, &scan, &mut report)?;
     report.store = match hold {
         Ok(_lock) => store::compare(&layout, &scan, &mut report),
@@ -128,8 +130,8 @@ fn check_first(scan: &Scan, config: &Config, report: &mut VerifyReport) {
     match first.facts::<LedgerCreated>() {
         Ok(created) => {
             if created.origin != config.origin {
-                let what = format!("names origin {}, the first event {}", config.origin,
-                    created.origin);
+                let what =
+                    format!("names origin {}, the first event {}", config.origin, created.origin);
                 report.wrong(None, "ledger.toml", what);
             }
             report.verifier_key = Some(created.verifier_key);
@@ -138,12 +140,21 @@ fn check_first(scan: &Scan, config: &Config, report: &mut VerifyReport) {
     }
 }
 
+/// Reads `checkpoints/latest`: its path and its note.
+fn latest_checkpoint(layout: &Layout) -> Result<Option<(String, String)>, VerifyError> {
+    let path = layout.latest_checkpoint();
+    match fs::read(&path) {
+        Ok(note) => {
+            let note = String::from_utf8_lossy(&note).into_owned();
+            Ok(Some((path.display().to_string(), note)))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(VerifyError::Io { path, source }),
+    }
+}
+
 /// Checks every signed checkpoint against its key and against the events.
-fn check_checkpoints(
-    layout: &Layout,
-    scan: &Scan,
-    report: &mut VerifyReport,
-) -> Result<(), VerifyError> {
+fn check_checkpoints(scan: &Scan, latest: Option<&(String, String)>, report: &mut VerifyReport) {
     for (seq, facts) in &scan.checkpoints {
         let where_ = format!("event {seq}");
         let signed = check_note(scan, report, Some(*seq), &where_, &facts.note);
@@ -152,15 +163,8 @@ fn check_checkpoints(
             report.wrong(Some(*seq), where_, "size and root differ from those in its note");
         }
     }
-    let path = layout.latest_checkpoint();
-    match fs::read(&path) {
-        Ok(note) => {
-            let note = String::from_utf8_lossy(&note).into_owned();
-            check_note(scan, report, None, &path.display().to_string(), &note);
-            Ok(())
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(VerifyError::Io { path, source }),
+    if let Some((where_, note)) = latest {
+        check_note(scan, report, None, where_, note);
     }
 }
 
@@ -185,7 +189,8 @@ fn check_note(
         Some(root) if root == signed.root => report.signed = report.signed.max(signed.size),
         Some(root) => {
             let what = format!(
-                "the first {} events have root {root}, signed was {}", signed.size, signed.root
+                "the first {} events have root {root}, signed was {}",
+                signed.size, signed.root
             );
             report.wrong(seq, where_, what);
         }

@@ -131,8 +131,8 @@ impl Writer {
             Command::Version { stream, reply } => {
                 self.commit(group);
                 let version = self.view(0).stream(&stream).map(|head| head.map(|(v, _)| v));
-                let version = version
-                    .map_err(|error| AppendError::Store { reason: error.to_string() });
+                let version =
+                    version.map_err(|error| AppendError::Store { reason: error.to_string() });
                 let _ = reply.send(version);
             }
             Command::Flush { reply } | Command::Close { reply } => {
@@ -143,11 +143,7 @@ impl Writer {
     }
 
     fn view(&self, staged: u64) -> View<'_> {
-        View {
-            store: &self.store,
-            pending: &self.pending,
-            next: self.journal.next() + staged,
-        }
+        View { store: &self.store, pending: &self.pending, next: self.journal.next() + staged }
     }
 
     /// Takes a batch into the group, or says why not.

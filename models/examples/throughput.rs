@@ -53,11 +53,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let decoder = Decoder::new(Arc::clone(&model.weights), 2048);
     let start = Instant::now();
     let mut read = None;
-    let answers = decoder.generate(&prompts, 128, model.renderer.tokenizer().eos(), 50, &mut |p| {
-        if matches!(p, models::decode::Progress::Read) {
-            read = Some(start.elapsed().as_secs_f64());
-        }
-    })?;
+    let answers =
+        decoder.generate(&prompts, 128, model.renderer.tokenizer().eos(), 50, &mut |p| {
+            if matches!(p, models::decode::Progress::Read) {
+                read = Some(start.elapsed().as_secs_f64());
+            }
+        })?;
     let tokens: usize = prompts.iter().map(Vec::len).sum();
     let new: usize = answers.iter().map(|a| a.ids.len() + 1).sum();
     let read = read.unwrap_or_default();

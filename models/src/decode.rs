@@ -147,7 +147,8 @@ impl Decoder {
         while !active.is_empty() {
             active = settle(active, limits, answers, progress);
             let position = |row: &Row| row.prompt_tokens + row.ids.len() - 1;
-            let token = |(row, id): &(Row, u32)| Token { row: row.place, id: *id, position: position(row) };
+            let token =
+                |(row, id): &(Row, u32)| Token { row: row.place, id: *id, position: position(row) };
             let tokens: Vec<Token> = active.iter().map(token).collect();
             if tokens.is_empty() {
                 break;
@@ -191,7 +192,14 @@ impl Decoder {
         self.norm(&x, &self.weights.norm)
     }
 
-    fn attend(&self, x: &mut [f32], layer: &Layer, i: usize, tokens: &[Token], caches: &mut [Cache]) {
+    fn attend(
+        &self,
+        x: &mut [f32],
+        layer: &Layer,
+        i: usize,
+        tokens: &[Token],
+        caches: &mut [Cache],
+    ) {
         let config = &self.weights.config;
         let (width, kv) = (config.hidden_size, config.kv_dim());
         let h = self.norm(x, &layer.input_layernorm);
@@ -227,7 +235,8 @@ impl Decoder {
         let mut scores = vec![0.0; len];
         for (h, (out, q)) in out.chunks_exact_mut(head).zip(q.chunks_exact(head)).enumerate() {
             let at = h / group * head;
-            let part = |rows: &'_ [f32], t: usize| t * width + at..(t * width + at + head).min(rows.len());
+            let part =
+                |rows: &'_ [f32], t: usize| t * width + at..(t * width + at + head).min(rows.len());
             for (t, score) in scores.iter_mut().enumerate() {
                 *score = dot(q, &kv.0[part(kv.0, t)]) * scale;
             }

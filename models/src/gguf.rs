@@ -48,8 +48,7 @@ impl Gguf {
         let file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         let mut file = BufReader::new(file);
-        let malformed =
-            |reason: String| ModelError::Malformed { path: path.to_owned(), reason };
+        let malformed = |reason: String| ModelError::Malformed { path: path.to_owned(), reason };
         let content = Content::read(&mut file).map_err(|e| malformed(first_line(&e)))?;
         for (name, info) in &content.tensor_infos {
             let elements = info.shape.elem_count() as u64;

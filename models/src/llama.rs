@@ -115,7 +115,12 @@ impl Llama {
     ///
     /// # Errors
     /// When candle refuses an operation.
-    pub fn hidden(&self, packed: &Packed, lora: &LoraVars, drop: Option<DropoutKey>) -> Result<Tensor> {
+    pub fn hidden(
+        &self,
+        packed: &Packed,
+        lora: &LoraVars,
+        drop: Option<DropoutKey>,
+    ) -> Result<Tensor> {
         let width = self.weights.config.hidden_size;
         let row = |id: &u32| {
             let at = *id as usize * width;
@@ -133,7 +138,12 @@ impl Llama {
     ///
     /// # Errors
     /// When candle refuses an operation.
-    pub fn loss(&self, packed: &Packed, lora: &LoraVars, drop: Option<DropoutKey>) -> Result<Tensor> {
+    pub fn loss(
+        &self,
+        packed: &Packed,
+        lora: &LoraVars,
+        drop: Option<DropoutKey>,
+    ) -> Result<Tensor> {
         self.hidden(packed, lora, drop)?.apply_op1(CrossEntropy {
             head: Arc::clone(&self.weights.lm_head),
             width: self.weights.config.hidden_size,
@@ -181,11 +191,8 @@ impl Block<'_> {
         let (outputs, inputs) = module.shape(&self.model.weights.config);
         let below = Dropout::quantise(self.lora.config.dropout);
         let place = (self.index * Module::ALL.len() + module as usize) as u64;
-        let dropout = self.drop.map(|key| Dropout {
-            below,
-            seed: key.seed,
-            index: key.pass * 4096 + place,
-        });
+        let dropout =
+            self.drop.map(|key| Dropout { below, seed: key.seed, index: key.pass * 4096 + place });
         let op = LoraLinear {
             weight: Arc::clone(self.layer.linear(module)),
             inputs,

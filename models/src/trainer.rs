@@ -65,7 +65,11 @@ impl Trainer {
     ///
     /// # Errors
     /// When the adapter does not fit.
-    pub fn new(weights: Arc<Weights>, adapter: &Adapter, spec: TrainSpec) -> Result<Self, ModelError> {
+    pub fn new(
+        weights: Arc<Weights>,
+        adapter: &Adapter,
+        spec: TrainSpec,
+    ) -> Result<Self, ModelError> {
         adapter.check(&weights.config)?;
         let vars = LoraVars::new(adapter)?;
         let lengths: Vec<usize> = vars.all().iter().map(|var| var.elem_count()).collect();

@@ -61,8 +61,7 @@ fn tiny(norms: bool) -> Weights {
     let mut weights = Weights::from_folder(&here("fixtures/tiny-random-llama")).unwrap();
     if norms {
         let file = here("fixtures/tiny-random-llama-norms.safetensors");
-        let tensors =
-            candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
+        let tensors = candle_core::safetensors::load(file, &candle_core::Device::Cpu).unwrap();
         let take = |name: String| -> Arc<[f32]> {
             tensors[&name].flatten_all().unwrap().to_vec1::<f32>().unwrap().into()
         };
@@ -109,7 +108,8 @@ fn batch(golden: &Value) -> Vec<TrainingRow> {
     let rows = list(&golden["batch"]["input_ids"]).iter();
     let labels = list(&golden["batch"]["labels"]).iter();
     let masks = list(&golden["batch"]["attention_mask"]).iter();
-    rows.zip(labels).zip(masks)
+    rows.zip(labels)
+        .zip(masks)
         .map(|((row, labels), mask)| {
             let len = list(mask).iter().filter(|v| v.as_u64() == Some(1)).count();
             let supervised = list(labels)[..len].iter().map(|v| v.as_i64() != Some(-100));
@@ -201,10 +201,10 @@ fn a_resumed_run_ends_in_the_same_bytes() {
 fn a_row_is_answered_the_same_alone_and_in_a_batch() {
     let weights = Arc::new(tiny(true));
     let decoder = Decoder::new(weights, 64);
-    let prompts: Vec<Vec<u32>> = (0..7).map(|i| (1..6 + i).map(|v| v * 37 % 500).collect()).collect();
-    let run = |prompts: &[Vec<u32>], batch| {
-        decoder.generate(prompts, 20, 2, batch, &mut |_| {}).unwrap()
-    };
+    let prompts: Vec<Vec<u32>> =
+        (0..7).map(|i| (1..6 + i).map(|v| v * 37 % 500).collect()).collect();
+    let run =
+        |prompts: &[Vec<u32>], batch| decoder.generate(prompts, 20, 2, batch, &mut |_| {}).unwrap();
     let together = run(&prompts, 7);
     assert_eq!(together, run(&prompts, 3));
     for (prompt, answer) in prompts.iter().zip(&together) {
@@ -275,11 +275,7 @@ fn real_logits_and_greedy_answers_match_transformers() {
         assert_eq!(answer.ids, ids(&case["greedy_ids"]), "{}", case["name"]);
     }
     let text = ids(&golden["loss"]["ids"]);
-    let row = TrainingRow {
-        supervised: vec![true; text.len()],
-        ids: text,
-        truncated: false,
-    };
+    let row = TrainingRow { supervised: vec![true; text.len()], ids: text, truncated: false };
     let mean = golden["loss"]["mean_loss"].as_f64().unwrap();
     close(loss_of(&model, row), mean, 1e-4, "mean loss of the text");
 }

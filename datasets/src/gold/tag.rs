@@ -37,7 +37,9 @@ pub(super) fn read(text: &str, lift: bool) -> Result<Element, String> {
         let rest = text.get(body_start..).unwrap_or_default();
         // The body ends at the closing tag; without one, at the next element or the end.
         match (rest.find(CLOSE), rest.find(OPEN)) {
-            (Some(end), next) if next.is_none_or(|next| end < next || is_object_across(rest, next)) => {
+            (Some(end), next)
+                if next.is_none_or(|next| end < next || is_object_across(rest, next)) =>
+            {
                 let end = end_behind_object(rest, end);
                 (rest.get(..end).unwrap_or_default(), body_start + end + CLOSE.len())
             }
@@ -60,7 +62,9 @@ fn is_object_across(rest: &str, next: usize) -> bool {
 
 /// Returns where the closing tag stands behind the object, should its strings hold one too.
 fn end_behind_object(rest: &str, first: usize) -> usize {
-    let Ok((_, length, _)) = literal::parse_prefix(rest) else { return first };
+    let Ok((_, length, _)) = literal::parse_prefix(rest) else {
+        return first;
+    };
     let behind = rest.get(length..).and_then(|behind| behind.find(CLOSE));
     behind.map_or(first, |end| length + end)
 }
@@ -78,7 +82,9 @@ fn named(opening: Opening, body: &str, length: usize) -> Result<Element, String>
     }
     let (value, _, dialect) =
         literal::parse_prefix(skip_escaped_space(body)).map_err(|error| error.to_string())?;
-    let Value::Object(arguments) = value else { return Err("arguments are no object".to_owned()) };
+    let Value::Object(arguments) = value else {
+        return Err("arguments are no object".to_owned());
+    };
     if dialect == Dialect::Python {
         flags.push("gold.python_literal");
     }
@@ -164,17 +170,19 @@ fn attribute(text: &str) -> Option<(&str, Attribute, usize)> {
     let start = key.len() + 1;
     if value.starts_with('{') {
         let (object, length, dialect) = literal::parse_prefix(value).ok()?;
-        let Value::Object(object) = object else { return None };
+        let Value::Object(object) = object else {
+            return None;
+        };
         return Some((key, Attribute::Object(object, dialect), start + length));
     }
     if let Some(quote) = value.chars().next().filter(|c| matches!(c, '"' | '\'')) {
         let inner = value.get(1..)?;
         let end = closing_quote(inner, quote)?;
         let written = inner.get(..end)?;
-        let parsed = object_in(written)
-            .map_or_else(|| Attribute::Text(unescape(written)), |(object, dialect)| {
-                Attribute::Object(object, dialect)
-            });
+        let parsed = object_in(written).map_or_else(
+            || Attribute::Text(unescape(written)),
+            |(object, dialect)| Attribute::Object(object, dialect),
+        );
         return Some((key, parsed, start + end + 2));
     }
     let end = value.find(|c: char| c.is_whitespace() || matches!(c, '>' | '/' | ','))?;
@@ -207,8 +215,15 @@ fn object_in(written: &str) -> Option<(Map<String, Value>, Dialect)> {
 }
 
 fn unescape(text: &str) -> String {
-    let pairs = [("&quot;", "\""), ("&#34;", "\""), ("&apos;", "'"), ("&#39;", "'"), ("&lt;", "<"),
-        ("&gt;", ">"), ("&amp;", "&")];
+    let pairs = [
+        ("&quot;", "\""),
+        ("&#34;", "\""),
+        ("&apos;", "'"),
+        ("&#39;", "'"),
+        ("&lt;", "<"),
+        ("&gt;", ">"),
+        ("&amp;", "&"),
+    ];
     pairs.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 

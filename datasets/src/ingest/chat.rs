@@ -14,7 +14,9 @@ pub(super) fn open(value: &Value) -> Value {
         let Value::String(text) = &value else { break };
         let opened = serde_json::from_str::<Value>(text);
         match opened {
-            Ok(inner) if !inner.is_number() && !inner.is_boolean() && !inner.is_null() => value = inner,
+            Ok(inner) if !inner.is_number() && !inner.is_boolean() && !inner.is_null() => {
+                value = inner
+            }
             _ => break,
         }
     }
@@ -29,8 +31,10 @@ pub(super) fn turns_of(input: &Value) -> Result<Vec<Turn>, String> {
         Value::Array(items) => items.iter().map(turn_of).collect(),
         Value::Object(object) => {
             let system = object.get("system").and_then(Value::as_str);
-            let mut turns: Vec<Turn> = system.map(|text| Turn::text("system", text)).into_iter().collect();
-            let list = ["messages", "prompt", "contents", "input"].iter().find_map(|&key| object.get(key));
+            let mut turns: Vec<Turn> =
+                system.map(|text| Turn::text("system", text)).into_iter().collect();
+            let list =
+                ["messages", "prompt", "contents", "input"].iter().find_map(|&key| object.get(key));
             match list {
                 Some(list) => turns.extend(turns_of(&open(list))?),
                 None => turns.push(turn_of(input)?),
@@ -62,7 +66,8 @@ pub(super) fn answer_of(output: &Value) -> Result<(Option<String>, Vec<Call>), S
 }
 
 fn answer_turn(object: &Map<String, Value>) -> Result<Turn, String> {
-    let first = |key: &str| object.get(key).and_then(Value::as_array).and_then(|items| items.first());
+    let first =
+        |key: &str| object.get(key).and_then(Value::as_array).and_then(|items| items.first());
     if let Some(choice) = first("choices").or_else(|| first("candidates")) {
         let inner = choice.get("message").or_else(|| choice.get("content"));
         return turn_of(inner.ok_or("a choice without a message")?);

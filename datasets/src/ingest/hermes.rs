@@ -64,8 +64,9 @@ fn turns(input: &Input<'_>) -> Result<Vec<Turn>, String> {
 fn tools_between_tags(system: &str) -> Result<Vec<Tool>, String> {
     // The instructions may name the tags before they use them: the last pair that holds text wins.
     let pieces = system.split("<tools>").skip(1);
-    let inner = pieces.filter_map(|piece| piece.split_once("</tools>").map(|(inner, _)| inner.trim()));
-    match inner.rfind(|inner| !inner.is_empty()) {
+    let inner =
+        pieces.filter_map(|piece| piece.split_once("</tools>").map(|(inner, _)| inner.trim()));
+    match inner.filter(|inner| !inner.is_empty()).last() {
         Some(text) => tools_of_text(text),
         None => Ok(Vec::new()),
     }
@@ -91,6 +92,10 @@ pub(super) fn tool_of(item: &Value) -> Option<Tool> {
             .and_then(Value::as_str)
             .unwrap_or_default()
             .to_owned(),
-        parameters: schema.iter().find_map(|&key| function.get(key)).cloned().unwrap_or(Value::Null),
+        parameters: schema
+            .iter()
+            .find_map(|&key| function.get(key))
+            .cloned()
+            .unwrap_or(Value::Null),
     })
 }

@@ -18,10 +18,7 @@ use crate::episode::{Answer, Episode, Gold, Tool};
 use crate::template::query_of;
 
 /// Reads the whole export.
-pub(super) fn read(
-    mut input: impl BufRead,
-    source: &SourceInfo,
-) -> Vec<Result<Row, IngestError>> {
+pub(super) fn read(mut input: impl BufRead, source: &SourceInfo) -> Vec<Result<Row, IngestError>> {
     let mut bytes = Vec::new();
     if let Err(error) = input.read_to_end(&mut bytes) {
         return vec![Err(IngestError::Io { file: source.file.clone(), row: 1, source: error })];
@@ -93,7 +90,8 @@ fn episode(
     let id = text(observation, "id").ok_or("the observation has no id")?;
     let part = |key: &str| open(observation.get(key).unwrap_or(&Value::Null));
     let turns = turns_of(&part("input")).map_err(|reason| format!("input: {reason}"))?;
-    let (answer, calls) = answer_of(&part("output")).map_err(|reason| format!("output: {reason}"))?;
+    let (answer, calls) =
+        answer_of(&part("output")).map_err(|reason| format!("output: {reason}"))?;
     let mut episode = start(source, location, Format::LangfuseExport, id.to_owned());
     episode.tools = tools(observation);
     episode.query = query_of(last_user(&turns));
@@ -113,7 +111,8 @@ fn episode(
     if episode.gold != Gold::None || !episode.tools.is_empty() {
         episode.track = "toolcall".to_owned();
     }
-    episode.subject = export.get("trace").and_then(|trace| text(trace, "userId")).map(str::to_owned);
+    episode.subject =
+        export.get("trace").and_then(|trace| text(trace, "userId")).map(str::to_owned);
     Ok(episode)
 }
 
@@ -129,10 +128,5 @@ fn tools(observation: &Value) -> Vec<Tool> {
         attributes.get("ai.prompt.tools"),
         attributes.get("gen_ai.tool.definitions"),
     ];
-    places
-        .into_iter()
-        .flatten()
-        .map(tools_of)
-        .find(|tools| !tools.is_empty())
-        .unwrap_or_default()
+    places.into_iter().flatten().map(tools_of).find(|tools| !tools.is_empty()).unwrap_or_default()
 }

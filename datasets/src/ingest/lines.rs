@@ -203,7 +203,9 @@ fn what(error: &serde_json::Error) -> String {
 pub(super) fn first_keys(text: &str) -> Vec<String> {
     let start = text.trim_start_matches('\u{feff}').trim_start();
     let start = start.strip_prefix('[').map_or(start, str::trim_start);
-    let Some(inner) = start.strip_prefix('{') else { return Vec::new() };
+    let Some(inner) = start.strip_prefix('{') else {
+        return Vec::new();
+    };
     let mut keys = Vec::new();
     let (mut depth, mut in_string, mut escaped, mut is_key) = (0_u32, false, false, true);
     let mut written = String::new();

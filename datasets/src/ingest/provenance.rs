@@ -56,10 +56,8 @@ impl SourceInfo {
     pub fn of_file(path: &Path) -> Result<Self, IngestError> {
         let mut info = Self::unknown(path);
         let beside = path.with_file_name(FILE);
-        let wrong = |reason: String| IngestError::Provenance {
-            file: beside.display().to_string(),
-            reason,
-        };
+        let wrong =
+            |reason: String| IngestError::Provenance { file: beside.display().to_string(), reason };
         let text = match std::fs::read_to_string(&beside) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(info),

@@ -21,8 +21,7 @@ pub(super) fn read(input: &Input<'_>) -> Result<Vec<Episode>, String> {
         Some(Value::String(index)) => index.clone(),
         _ => id_of(prompt),
     };
-    let mut episode =
-        start(input.source, input.location.clone(), Format::RecordedAnswers, id);
+    let mut episode = start(input.source, input.location.clone(), Format::RecordedAnswers, id);
     fill(&mut episode, prompt, reference)?;
     let model = model_label(&input.source.name);
     episode.answer = Some(Answer { model, text: prediction, calls: Vec::new() });

@@ -18,8 +18,13 @@ fn right_answer_in_wrong_form_is_lenient_only() {
     assert_eq!(scored.strict, Reading { false_negatives: 3, ..Reading::default() });
     assert!(scored.lenient.valid && scored.lenient.name && scored.lenient.exact);
     assert_eq!(scored.lenient.true_positives, 3);
-    let issues = ["attribute_arguments", "invalid_tool_call_format", "missing_closing_tag",
-        "missing_opening_tag", "self_closing_tag"];
+    let issues = [
+        "attribute_arguments",
+        "invalid_tool_call_format",
+        "missing_closing_tag",
+        "missing_opening_tag",
+        "self_closing_tag",
+    ];
     assert_eq!(scored.issues, issues);
 }
 
@@ -51,7 +56,8 @@ fn leaves_tell_changed_from_missing_and_extra() {
     assert_eq!(scored.strict.false_positives, 3);
     assert_eq!(scored.strict.false_negatives, 2);
     assert_eq!(scored.issues, ["extra_fields", "value_mismatch"]);
-    let other_shape = score("structured", &Expected::Json { value: json!({ "e": {} }) }, Some("{}"));
+    let other_shape =
+        score("structured", &Expected::Json { value: json!({ "e": {} }) }, Some("{}"));
     assert!(!other_shape.strict.exact);
     assert_eq!(other_shape.issues, ["value_mismatch"]);
 }
@@ -109,7 +115,9 @@ proptest! {
     }
 
     #[test]
-    fn lenient_reads_whatever_strict_reads(text in "(<tool_call name=\"f\">|\\{\"a\":1\\}|</tool_call>| |x){0,6}") {
+    fn lenient_reads_whatever_strict_reads(
+        text in "(<tool_call name=\"f\">|\\{\"a\":1\\}|</tool_call>| |x){0,6}",
+    ) {
         let scored = score("toolcall", &call(json!({ "a": 1 })), Some(&text));
         prop_assert!(!scored.strict.valid || scored.lenient == scored.strict);
     }

@@ -1,0 +1,173 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::episode::Call;
+use crate::manifest::Stored;
+use crate::samples::episodes;
+use crate::suite::tests::toolcall_suite;
+
+/// Makes a row that asks `query`, out of a real one.
+fn row(query: &str, value: i64) -> Episode {
+    let mut row = template().clone();
+    row.query = query.to_owned();
+    let arguments = serde_json::json!({ "a": value }).as_object().unwrap().clone();
+    row.gold = Gold::Calls { calls: vec![Call { name: "f".to_owned(), arguments }] };
+    row
+}
+
+fn template() -> &'static Episode {
+    static ROW: std::sync::LazyLock<Episode> =
+        std::sync::LazyLock::new(|| episodes("fledgling/toolcall/train.jsonl", 0).swap_remove(0).1);
+    &ROW
+}
+
+fn even(salt: &str) -> SplitSpec {
+    SplitSpec { salt: salt.to_owned(), dev_fraction: 0.5, ..SplitSpec::default() }
+}
+
+#[test]
+fn seed_rows_split_as_the_demo_says() {
+    let rows = episodes("fledgling/toolcall/train.jsonl", 10);
+    let split = build_split(&SplitSpec::default(), &rows, &[toolcall_suite(10)]).unwrap();
+    assert_eq!((split.n(Side::Train), split.n(Side::Dev)), (220, 30));
+    let excluded: Vec<(String, u64)> =
+        split.excluded_by_reason().into_iter().map(|c| (c.name, c.n)).collect();
+    assert_eq!(excluded, [("in suite toolcall-teacher".to_owned(), 50)]);
+    assert_eq!(split.licences, ["CC-BY-4.0"]);
+    let kept_out = &split.suites[0];
+    assert!(kept_out.leak.shared_questions.is_empty());
+    assert_eq!((kept_out.n, kept_out.leak.max), (50, 2.0 / 3.0));
+    assert_eq!(split.strata().iter().map(|count| count.n).sum::<u64>(), 250);
+    assert_eq!(SplitManifest::from_stored(&split.to_stored()).unwrap(), split);
+}
+
+#[test]
+fn salt_is_the_first_that_holds_out_thirty() {
+    let rows = episodes("fledgling/toolcall/train.jsonl", 0);
+    let asked: Vec<String> =
+        toolcall_suite(0).cases.iter().map(|case| normalise_query(&case.query)).collect();
+    let groups: Vec<String> =
+        rows.iter().map(|(_, row)| row.group()).filter(|group| !asked.contains(group)).collect();
+    let dev = |salt: &str| {
+        let spec = SplitSpec { salt: salt.to_owned(), ..SplitSpec::default() };
+        groups.iter().filter(|group| side_of(&spec, group) == Side::Dev).count()
+    };
+    let first = (0..).map(|n| format!("ledger-{n}")).find(|salt| dev(salt) == 30);
+    assert_eq!(first, Some(SplitSpec::default().salt));
+}
+
+#[test]
+fn identity_does_not_depend_on_event_numbers() {
+    let split = |first: u64| {
+        let rows = episodes("fledgling/toolcall/train.jsonl", first);
+        build_split(&SplitSpec::default(), &rows, &[toolcall_suite(first)]).unwrap()
+    };
+    let (now, later) = (split(0), split(5000));
+    assert_ne!(now, later);
+    assert_eq!(now.identity(), later.identity());
+    let mut other = now.clone();
+    other.rows[0].side = if other.rows[0].side == Side::Dev { Side::Train } else { Side::Dev };
+    assert_ne!(now.identity(), other.identity());
+}
+
+#[test]
+fn near_duplicates_across_sides_are_left_out_and_the_earlier_stays() {
+    let base = "please list all of the prime numbers that lie above one hundred and below";
+    let spec = even("s");
+    let asks = |n: u32| format!("{base} {n}");
+    let first = row(&asks(200), 1);
+    let side = side_of(&spec, &first.group());
+    let other = (201..).map(asks).find(|query| side_of(&spec, query) != side).unwrap();
+    let same = (201..).map(asks).find(|query| side_of(&spec, query) == side).unwrap();
+    let far = (0..).map(|n| format!("add {n} and {n}")).find(|q| side_of(&spec, q) == Side::Train);
+    let rows = [(3, first), (4, row(&other, 2)), (5, row(&same, 3)), (6, row(&far.unwrap(), 4))];
+    let split = build_split(&spec, &rows, &[]).unwrap();
+    assert_eq!(split.excluded.len(), 1);
+    assert_eq!((split.excluded[0].seq, split.excluded[0].near_duplicate_of), (4, Some(3)));
+}
+
+#[test]
+fn repetitions_and_rows_without_gold_are_left_out() {
+    let (mut bare, first) = (row("what is it like", 1), row("where is it now", 1));
+    bare.gold = Gold::None;
+    let spec = SplitSpec { dev_fraction: 0.0, ..SplitSpec::default() };
+    let rows = [(1, first.clone()), (2, bare), (3, first), (4, row("where is it now", 2))];
+    let split = build_split(&spec, &rows, &[]).unwrap();
+    let left_out: Vec<(u64, &str, Option<u64>)> = split
+        .excluded
+        .iter()
+        .map(|row| (row.seq, row.reason.as_str(), row.near_duplicate_of))
+        .collect();
+    assert_eq!(left_out, [(2, "no gold", None), (3, "repeats an earlier row", Some(1))]);
+    assert_eq!(split.n(Side::Train), 2);
+}
+
+#[test]
+fn empty_and_senseless_splits_are_refused() {
+    let spec = SplitSpec::default();
+    assert!(matches!(build_split(&spec, &[], &[]), Err(SplitError::NoRows)));
+    let suite = toolcall_suite(0);
+    let only: Vec<(u64, Episode)> = episodes("fledgling/recorded/toolcall_azure.jsonl", 0);
+    let error = build_split(&spec, &only, &[suite]).unwrap_err();
+    assert!(error.to_string().contains("in suite toolcall-teacher: 50"), "{error}");
+    for dev_fraction in [-0.1, 1.0, f64::NAN] {
+        let spec = SplitSpec { dev_fraction, ..SplitSpec::default() };
+        assert!(matches!(build_split(&spec, &only, &[]), Err(SplitError::Spec { .. })));
+    }
+    let near_duplicate = NearDuplicate { permutations: 0, ..NearDuplicate::default() };
+    let spec = SplitSpec { near_duplicate, ..SplitSpec::default() };
+    assert!(matches!(build_split(&spec, &only, &[]), Err(SplitError::Spec { .. })));
+}
+
+#[test]
+fn a_manifest_that_overlaps_is_refused() {
+    let rows = episodes("fledgling/toolcall/train.jsonl", 0);
+    let mut split = build_split(&even("x"), &rows, &[]).unwrap();
+    let mut twin = split.rows[0].clone();
+    twin.side = if twin.side == Side::Dev { Side::Train } else { Side::Dev };
+    split.rows.push(twin);
+    assert!(matches!(verify(&split), Err(SplitError::Overlap { .. })));
+    // A suite that was not kept out is seen by the check, too.
+    let mut split = build_split(&even("x"), &rows, &[]).unwrap();
+    let suite = toolcall_suite(0);
+    let train: Vec<(u64, &Episode)> = rows.iter().map(|(seq, row)| (*seq, row)).collect();
+    let leak = leakage(&train, &suite);
+    split.suites.push(KeptOut { name: "t".to_owned(), suite: suite.identity(), n: 50, leak });
+    assert!(matches!(verify(&split), Err(SplitError::Overlap { .. })));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn sides_stay_when_rows_are_added(
+        queries in prop::collection::vec("[a-e]( [a-e]{1,2}){3,9}", 2..24),
+        cut in 1_usize..24, salt in "[a-z]{1,4}",
+    ) {
+        let made = queries.iter().map(|query| row(query, 1));
+        let rows: Vec<(u64, Episode)> = (0..).zip(made).collect();
+        let cut = cut.min(rows.len());
+        let (spec, all) = (even(&salt), build_split(&even(&salt), &rows, &[]));
+        let part = build_split(&spec, &rows[..cut], &[]);
+        if let (Ok(all), Ok(part)) = (all, part) {
+            // Earlier rows come out the same, whatever comes later.
+            prop_assert_eq!(&all.rows[..part.rows.len()], &part.rows[..]);
+            prop_assert_eq!(&all.excluded[..part.excluded.len()], &part.excluded[..]);
+        }
+    }
+
+    #[test]
+    fn no_question_stands_on_both_sides(
+        queries in prop::collection::vec("[a-c]( [a-c]){1,4}[.?!]?", 2..24),
+    ) {
+        let rows: Vec<(u64, Episode)> =
+            (0_i64..).zip(queries.iter()).map(|(n, query)| (n as u64, row(query, n))).collect();
+        if let Ok(split) = build_split(&even("q"), &rows, &[]) {
+            let train: BTreeSet<Digest> = split.side(Side::Train).map(|row| row.group).collect();
+            prop_assert!(split.side(Side::Dev).all(|row| !train.contains(&row.group)));
+            prop_assert_eq!(split.rows.len() + split.excluded.len(), rows.len());
+        }
+    }
+}

@@ -27,6 +27,8 @@ pub struct TraceIngested {
     pub format: String,
     /// Where it stood.
     pub location: Location,
+    /// Digest of the episode without where it came from: what tells a repetition from a revision.
+    pub content: Digest,
     /// The canonical episode, as JSON.
     pub body: BodyRef,
     /// Licence of the row.

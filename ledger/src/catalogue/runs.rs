@@ -206,6 +206,8 @@ pub struct RunFinished {
 /// Outcome of a run, by the work that it did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "work", rename_all = "snake_case")]
+// One per run: the size of the smaller variant does not matter.
+#[allow(clippy::large_enum_variant)]
 pub enum RunOutcome {
     /// An adapter.
     Train {

@@ -76,12 +76,8 @@ impl Cursor {
         let failed = |source: io::Error| ReadError::Io { path: path.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let head = read_up_to(&file, 0, SEGMENT_HEADER).map_err(failed)?;
-        let damaged = |what| ReadError::Corrupt {
-            path: path.to_owned(),
-            offset: 0,
-            seq: first,
-            what,
-        };
+        let damaged =
+            |what| ReadError::Corrupt { path: path.to_owned(), offset: 0, seq: first, what };
         let header = SegmentHeader::decode(&head).map_err(|error| match error {
             HeaderError::Damaged(what) => damaged(what),
             HeaderError::Newer(found) => {
@@ -121,9 +117,9 @@ impl Cursor {
         self.go_to(Place { offset, seq, rest: None });
     }
 
-    /// Names what is wrong at the present place.
-    pub(crate) fn corrupt(&self, what: &'static str) -> ReadError {
-        let Place { offset, seq, .. } = self.place;
+    /// Names what is wrong at a place.
+    pub(crate) fn corrupt(&self, place: Place, what: &'static str) -> ReadError {
+        let Place { offset, seq, .. } = place;
         ReadError::Corrupt { path: self.path.clone(), offset, seq, what }
     }
 

@@ -16,7 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub(crate) use cursor::{Cursor, Frame, Step, Tail};
+pub(crate) use cursor::{Cursor, Frame, Place, Step, Tail};
 pub(crate) use frame::{FRAME_HEADER, Mark, encode_frame};
 pub use recover::Dropped;
 pub(crate) use recover::recover;

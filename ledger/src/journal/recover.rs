@@ -84,17 +84,13 @@ fn open_last(
                     end = cursor.place();
                 }
             }
-            Step::Misplaced(what) => return Err(cursor.corrupt(what)),
+            Step::Misplaced(what) => return Err(cursor.corrupt(before, what)),
             Step::Invalid(what) => break what,
             Step::End => break "nothing stands here, but more had been acknowledged",
         }
     };
-    let tail = cursor.tail()?;
-    if tail == Tail::Damaged {
-        return Err(cursor.corrupt(stopped));
-    }
-    if end.seq < floor {
-        return Err(cursor.corrupt(stopped));
+    if cursor.tail()? == Tail::Damaged || end.seq < floor {
+        return Err(cursor.corrupt(cursor.place(), stopped));
     }
     cursor.go_to(end);
     let header = cursor.header();

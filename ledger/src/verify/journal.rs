@@ -47,13 +47,10 @@ impl Scan {
         report: &mut VerifyReport,
     ) -> Result<Self, VerifyError> {
         let mut scan = Self::default();
-        let mut at = 0;
-        loop {
-            // Listed anew each time: a writer may have begun another segment meanwhile.
-            let all = segments(&layout.journal())?;
-            let Some(segment) = all.get(at) else { break };
-            at += 1;
-            let last = at == all.len();
+        // Listed once: what a writer appends to later segments is not part of this verification.
+        let all = segments(&layout.journal())?;
+        for (index, segment) in all.iter().enumerate() {
+            let last = index + 1 == all.len();
             report.segments += 1;
             scan.segment(segment, last.then_some(live), report)?;
         }
@@ -106,7 +103,8 @@ impl Scan {
         };
         let mut batch = Vec::new();
         let mut start = cursor.place();
-        let mut waits = if last == Some(true) { PATIENCE } else { 0 };
+        let patience = if last == Some(true) { PATIENCE } else { 0 };
+        let mut waits = patience;
         loop {
             let what = match cursor.step()? {
                 Step::Frame(frame) => {
@@ -117,6 +115,7 @@ impl Scan {
                             self.event(&frame, &where_, report);
                         }
                         start = cursor.place();
+                        waits = patience;
                     }
                     continue;
                 }
@@ -124,7 +123,8 @@ impl Scan {
                 Step::End => "nothing stands here",
                 Step::Invalid(what) | Step::Misplaced(what) => what,
             };
-            if waits > 0 && cursor.tail()? != Tail::Damaged {
+            if waits > 0 {
+                // Perhaps a write in progress: what is read again later is not.
                 waits -= 1;
                 thread::sleep(Duration::from_millis(5));
                 cursor.go_to(start);

@@ -1,0 +1,178 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::*;
+use crate::clock::FixedClock;
+use crate::event::NewEvent;
+use crate::notebook::Notebook;
+use crate::writer::Options;
+
+fn event(id: &str, facts: serde_json::Value) -> NewEvent {
+    NewEvent {
+        id: id.to_owned(),
+        stream: "s/one".to_owned(),
+        kind: "thing.done".to_owned(),
+        schema: 1,
+        actor: "tester".to_owned(),
+        cause: None,
+        run: None,
+        facts,
+        measured: json!({}),
+    }
+}
+
+/// A small notebook over several segments, with bodies and two checkpoints, closed.
+fn sample() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 1024, reserve_bytes: 0, ..Options::default() };
+    let clock = Arc::new(FixedClock::default());
+    let notebook = Notebook::create_with(dir.path(), clock, "tester", options).unwrap();
+    for n in 0..6 {
+        let body = notebook.blobs().put(format!("body {n}").as_bytes()).unwrap();
+        let facts = json!({"n": n, "deep": [{"body": body}]});
+        notebook.append_one(event(&format!("id-{n}"), facts)).unwrap();
+        if n % 3 == 2 {
+            notebook.checkpoint().unwrap();
+        }
+    }
+    notebook.append_one(event("last", json!({}))).unwrap();
+    notebook.close().unwrap();
+    dir
+}
+
+#[test]
+fn a_sound_notebook_is_good() {
+    let dir = sample();
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.damage, []);
+    assert_eq!((report.events, report.blobs, report.checkpoints), (10, 6, 3));
+    assert_eq!((report.signed, report.store.as_str()), (8, "equal"));
+    assert!(report.segments > 1);
+    let reader = crate::Reader::open(dir.path()).unwrap();
+    assert_eq!(report.root, reader.head().unwrap().root);
+    let notebook = Notebook::open(dir.path(), Arc::new(FixedClock::default())).unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert!(report.good());
+    assert_eq!(report.store, format!("skipped: held by process {}", std::process::id()));
+    drop(notebook);
+    fs::remove_dir_all(dir.path().join("store")).unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert!(report.good());
+    assert_eq!(report.store, "missing");
+}
+
+/// Every byte of every segment, the empty space behind the last frame included.
+#[test]
+fn every_flipped_byte_of_the_journal_is_located() {
+    let dir = sample();
+    fs::remove_dir_all(dir.path().join("store")).unwrap();
+    let segments = crate::journal::segments(&dir.path().join("journal")).unwrap();
+    for (index, segment) in segments.iter().enumerate() {
+        let bytes = fs::read(&segment.path).unwrap();
+        let end = segments.get(index + 1).map_or(10, |next| next.first);
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            fs::write(&segment.path, &damaged).unwrap();
+            let report = match verify(dir.path()) {
+                Ok(report) => report,
+                // The format field itself: a newer segment cannot be read at all.
+                Err(VerifyError::Read(ReadError::Newer { .. })) => continue,
+                Err(error) => panic!("{error}"),
+            };
+            let name = segment.path.display().to_string();
+            let here = report.damage.iter().find(|damage| damage.where_ == name);
+            let seq = here.and_then(|damage| damage.seq);
+            assert!(
+                seq.is_some_and(|seq| (segment.first..=end).contains(&seq)),
+                "byte {at} of {name}: {:?}",
+                report.damage
+            );
+        }
+        fs::write(&segment.path, &bytes).unwrap();
+    }
+    assert!(verify(dir.path()).unwrap().good());
+}
+
+#[test]
+fn damaged_and_missing_bodies_are_named() {
+    let dir = sample();
+    let blobs = Blobs::open(dir.path());
+    let path = blobs.path(&Digest::of(b"body 2"));
+    fs::write(&path, b"body X").unwrap();
+    fs::remove_file(blobs.path(&Digest::of(b"body 4"))).unwrap();
+    let report = verify(dir.path()).unwrap();
+    let mut found: Vec<_> = report.damage.iter().map(|damage| damage.seq).collect();
+    found.sort();
+    assert_eq!(found, [Some(3), Some(6)]);
+    assert!(report.damage.iter().any(|damage| damage.where_ == path.display().to_string()));
+}
+
+/// A missing segment, and one that was rewritten with right checksums.
+#[test]
+fn a_forged_history_does_not_meet_its_checkpoints() {
+    let dir = sample();
+    let forged = sample();
+    let name = "00000000000000000000.seg";
+    let theirs = forged.path().join("journal").join(name);
+    fs::copy(theirs, dir.path().join("journal").join(name)).unwrap();
+    let report = verify(dir.path()).unwrap();
+    // The forger's segment brings the forger's key along; the checkpoints are by the old one.
+    assert!(report.damage.iter().any(|damage| damage.what.contains("not signed by")));
+    assert!(report.damage.iter().any(|damage| damage.what.contains("different bytes")));
+    assert!(report.damage.iter().any(|damage| damage.where_ == "ledger.toml"));
+
+    let dir = sample();
+    let segments = crate::journal::segments(&dir.path().join("journal")).unwrap();
+    fs::remove_file(&segments[1].path).unwrap();
+    let report = verify(dir.path()).unwrap();
+    let gap = report.damage.iter().find(|damage| damage.what.contains("cannot be read"));
+    assert_eq!(gap.unwrap().seq, Some(segments[1].first));
+}
+
+/// The end of the log is cut off cleanly: the store and the newest checkpoint know better.
+#[test]
+fn a_shortened_journal_is_found() {
+    let dir = sample();
+    let segments = crate::journal::segments(&dir.path().join("journal")).unwrap();
+    let last = segments.last().unwrap();
+    fs::remove_file(&last.path).unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert!(report.damage.iter().any(|damage| damage.what.contains("the journal ends before")));
+    fs::remove_dir_all(dir.path().join("store")).unwrap();
+    let keep = segments.get(1).unwrap().first;
+    for segment in segments.iter().skip(1).rev().skip(1) {
+        fs::remove_file(&segment.path).unwrap();
+    }
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.events, keep);
+    assert!(!report.good());
+    assert!(report.damage.iter().any(|damage| damage.where_.ends_with("latest")));
+}
+
+#[test]
+fn a_damaged_store_is_found() {
+    let dir = sample();
+    let store = crate::store::Store::open(&dir.path().join("store")).unwrap();
+    drop(store);
+    let mut changed = crate::store::Store::open(&dir.path().join("store")).unwrap();
+    let row = crate::store::Row {
+        seq: 9,
+        id: "last".to_owned(),
+        stream: "s/one".to_owned(),
+        version: 3,
+        digest: Digest::of(b"x"),
+        bytes: b"other bytes".to_vec(),
+        nodes: Vec::new(),
+    };
+    changed.apply(&[row]).unwrap();
+    drop(changed);
+    let report = verify(dir.path()).unwrap();
+    assert_eq!(report.store, "damaged");
+    let bytes = report.damage.iter().find(|damage| damage.what.contains("different bytes"));
+    assert_eq!(bytes.unwrap().seq, Some(9));
+    assert!(report.damage.iter().any(|damage| damage.what.contains("head of stream s/one")));
+}

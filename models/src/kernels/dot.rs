@@ -19,9 +19,10 @@ pub fn matmul_nt(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
     assert!(k > 0 && x.len().is_multiple_of(k) && w.len().is_multiple_of(k));
     let (m, n) = (x.len() / k, w.len() / k);
     let mut columns = vec![0.0_f32; m * n];
-    columns.par_chunks_mut(BLOCK * m.max(1)).zip(w.par_chunks(BLOCK * k)).for_each(
-        |(out, w)| block(x, w, k, out),
-    );
+    columns
+        .par_chunks_mut(BLOCK * m.max(1))
+        .zip(w.par_chunks(BLOCK * k))
+        .for_each(|(out, w)| block(x, w, k, out));
     if m == 1 {
         return columns;
     }

@@ -43,6 +43,16 @@ pub fn isa() -> Isa {
     *ISA.get_or_init(detect)
 }
 
+/// Returns the threads that products are shared among.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+/// Sets how many threads products are shared among; works once, before the first product.
+pub fn set_threads(threads: usize) -> bool {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().is_ok()
+}
+
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Isa {
     if is_x86_feature_detected!("avx512f") {

@@ -26,11 +26,7 @@ impl Rope {
         let frequency = |i: usize| 1.0 / base.powf(2.0 * i as f32 / head as f32);
         let frequencies: Vec<f32> = (0..half).map(frequency).collect();
         let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
-        Self {
-            half,
-            cos: angles().map(f32::cos).collect(),
-            sin: angles().map(f32::sin).collect(),
-        }
+        Self { half, cos: angles().map(f32::cos).collect(), sin: angles().map(f32::sin).collect() }
     }
 
     /// Makes the tables for a model.

@@ -64,8 +64,7 @@ fn swiglu_matches_its_twin() {
 fn lora_linear_matches_its_twin() {
     let (x, a, b) = (var((6, 10), 0.3), var((4, 10), 0.7), var((9, 4), 0.2));
     let weight = filled(9 * 10, 0.5);
-    let op =
-        LoraLinear { weight: weight.clone().into(), inputs: 10, scale: 1.5, dropout: None };
+    let op = LoraLinear { weight: weight.clone().into(), inputs: 10, scale: 1.5, dropout: None };
     let weight = Tensor::from_vec(weight, (9, 10), &Device::Cpu).unwrap();
     check(
         &x.as_tensor().apply_op3(a.as_tensor(), b.as_tensor(), op).unwrap(),
@@ -125,8 +124,7 @@ fn cross_entropy_matches_its_twin() {
     let hidden = var((9, 8), 0.4);
     let head = filled(150 * 8, 0.23);
     let targets: Vec<(usize, u32)> = vec![(0, 3), (4, 149), (4, 7), (8, 0)];
-    let op =
-        CrossEntropy { head: head.clone().into(), width: 8, targets: targets.clone().into() };
+    let op = CrossEntropy { head: head.clone().into(), width: 8, targets: targets.clone().into() };
     let head = Tensor::from_vec(head, (150, 8), &Device::Cpu).unwrap();
     let twin = twin::cross_entropy(hidden.as_tensor(), &head, &targets).unwrap();
     let twin = twin.reshape(1).unwrap();

@@ -9,7 +9,12 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 }
 
 /// x W^T + scale * x A^T B^T, without dropout.
-pub fn lora_linear(x: &Tensor, weight: &Tensor, ab: (&Tensor, &Tensor), scale: f64) -> Result<Tensor> {
+pub fn lora_linear(
+    x: &Tensor,
+    weight: &Tensor,
+    ab: (&Tensor, &Tensor),
+    scale: f64,
+) -> Result<Tensor> {
     let (a, b) = ab;
     x.matmul(&weight.t()?)? + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * scale)?
 }
@@ -35,22 +40,30 @@ pub fn cross_entropy(hidden: &Tensor, head: &Tensor, targets: &[(usize, u32)]) -
 
 /// Rotary position and causal attention of one row: q [tokens, heads * head], k and v
 /// [tokens, key heads * head].
-pub fn attention(qkv: [&Tensor; 3], heads: (usize, usize), head: usize, base: f64) -> Result<Tensor> {
+pub fn attention(
+    qkv: [&Tensor; 3],
+    heads: (usize, usize),
+    head: usize,
+    base: f64,
+) -> Result<Tensor> {
     let [q, k, v] = qkv;
     let (query_heads, kv_heads) = heads;
     let tokens = q.dim(0)?;
     let split = |t: &Tensor, n: usize| t.reshape((tokens, n, head))?.transpose(0, 1)?.contiguous();
     let group = query_heads / kv_heads;
     let widen = |t: Tensor| -> Result<Tensor> {
-        t.unsqueeze(1)?.expand((kv_heads, group, tokens, head))?.reshape((query_heads, tokens, head))
+        t.unsqueeze(1)?.expand((kv_heads, group, tokens, head))?.reshape((
+            query_heads,
+            tokens,
+            head,
+        ))
     };
     let q = rope(&split(q, query_heads)?, base)?;
     let k = widen(rope(&split(k, kv_heads)?, base)?)?;
     let v = widen(split(v, kv_heads)?)?;
     let scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)? * (1.0 / (head as f64).sqrt()))?;
     let hidden = |i: usize, j: usize| if j > i { f32::NEG_INFINITY } else { 0.0 };
-    let mask: Vec<f32> =
-        (0..tokens * tokens).map(|at| hidden(at / tokens, at % tokens)).collect();
+    let mask: Vec<f32> = (0..tokens * tokens).map(|at| hidden(at / tokens, at % tokens)).collect();
     let mask = Tensor::from_vec(mask, (tokens, tokens), q.device())?;
     let scores = scores.broadcast_add(&mask)?;
     let top = scores.max_keepdim(D::Minus1)?.detach();

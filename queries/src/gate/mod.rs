@@ -10,6 +10,7 @@ mod rules;
 mod tests;
 
 pub use policy::{Policy, PolicyError, Rule};
+pub(crate) use rules::{looks_text, p_text};
 
 use ledger::catalogue::{RuleDecided, Verdict};
 use serde_json::json;

@@ -230,9 +230,14 @@ impl fmt::Display for Rule {
                 write!(f, "Is {metric} ({reading}, {stratum}) not shown to be worse than ")?;
                 write!(f, "{against} (exact McNemar p < {alpha})?")
             }
-            Self::NonInferiority { metric, reading, stratum, against, margin, confidence, .. } => {
+            Self::NonInferiority {
+                metric, reading, stratum, against, margin, confidence, ..
+            } => {
                 let reading = reading.name();
-                write!(f, "Is {metric} ({reading}, {stratum}) shown to be at most {margin} worse ")?;
+                write!(
+                    f,
+                    "Is {metric} ({reading}, {stratum}) shown to be at most {margin} worse "
+                )?;
                 write!(f, "than {against} ({:.0} % interval)?", confidence * 100.0)
             }
         }

@@ -45,8 +45,7 @@ pub(super) fn decide(rule: &Rule, report: &Report, candidate: &str) -> RuleDecid
             within_margin(&question(metric, reading, stratum), against, (*margin, *confidence))
         }
     };
-    let (verdict, numbers, says) =
-        found.unwrap_or_else(|why| (Verdict::Invalid, json!({}), why));
+    let (verdict, numbers, says) = found.unwrap_or_else(|why| (Verdict::Invalid, json!({}), why));
     RuleDecided { rule: rule.name().to_owned(), asks: rule.to_string(), verdict, numbers, says }
 }
 
@@ -74,16 +73,17 @@ impl<'a> Question<'a> {
                 Some((of(a)?, of(b)?))
             })
             .collect();
-        let outcomes = outcomes.ok_or_else(|| {
-            format!("metric {} is not yes or no (exact, name, valid)", self.metric)
-        })?;
+        let outcomes = outcomes
+            .ok_or_else(|| format!("metric {} is not one of exact, name, valid", self.metric))?;
         if outcomes.is_empty() {
             return Err(format!("the report has no cases in stratum {}", self.stratum));
         }
-        if yes_or_no(&ledger::catalogue::Reading::default(), self.metric).is_none() {
-            return Err(format!("metric {} is not yes or no (exact, name, valid)", self.metric));
-        }
         Ok(Pairs::count(outcomes.into_iter()))
+    }
+
+    /// Tells how often the suite was looked at, which every p-value is read with.
+    fn looks(&self) -> String {
+        looks_text(self.report.facts.looks)
     }
 
     fn group(&self) -> Result<&'a Group, String> {
@@ -161,7 +161,8 @@ fn superiority(question: &Question<'_>, against: &[String], alpha: f64) -> Found
         Verdict::Fail => "worse",
         _ => "neither is shown to be better",
     };
-    says.push_str(&format!("; exact McNemar p = {}: {conclusion}", p_text(p)));
+    let looks = question.looks();
+    says.push_str(&format!("; exact McNemar p = {} ({looks}): {conclusion}", p_text(p)));
     let more = (verdict == Verdict::Inconclusive)
         .then(|| cases_to_settle_superiority((b, c, n), alpha))
         .flatten();
@@ -182,7 +183,8 @@ fn not_worse(question: &Question<'_>, against: &str, alpha: f64) -> Found {
         format!("not shown to be worse than {against} (which does not show that it is as good)")
     };
     let alone = alone(question, against, &pairs);
-    let says = format!("{alone}; exact McNemar p = {}: {conclusion}", p_text(p));
+    let looks = question.looks();
+    let says = format!("{alone}; exact McNemar p = {} ({looks}): {conclusion}", p_text(p));
     let mut numbers = paired_numbers(against, &pairs, p);
     add(&mut numbers, json!({ "alpha": alpha }));
     Ok((verdict, numbers, says))
@@ -269,6 +271,11 @@ fn add(numbers: &mut Value, more: Value) {
     if let (Value::Object(numbers), Value::Object(more)) = (numbers, more) {
         numbers.extend(more);
     }
+}
+
+/// Writes how often a suite was looked at.
+pub(crate) fn looks_text(looks: u64) -> String {
+    if looks == 1 { "1 look".to_owned() } else { format!("{looks} looks") }
 }
 
 /// Writes a p-value with two significant digits.

@@ -138,7 +138,9 @@ impl Runs {
     }
 
     fn named(&mut self, id: &str) -> &mut Run {
-        self.runs.entry(id.to_owned()).or_insert_with(|| Run { id: id.to_owned(), ..Run::default() })
+        self.runs
+            .entry(id.to_owned())
+            .or_insert_with(|| Run { id: id.to_owned(), ..Run::default() })
     }
 }
 

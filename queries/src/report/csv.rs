@@ -44,8 +44,17 @@ pub fn csv(report: &Report) -> String {
 
 fn header() -> String {
     let mut names: Vec<String> = [
-        "suite", "suite_digest", "scorer", "looks", "arm", "deployment", "run", "remarks",
-        "stratum", "reading", "n",
+        "suite",
+        "suite_digest",
+        "scorer",
+        "looks",
+        "arm",
+        "deployment",
+        "run",
+        "remarks",
+        "stratum",
+        "reading",
+        "n",
     ]
     .map(str::to_owned)
     .to_vec();

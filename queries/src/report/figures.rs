@@ -1,5 +1,6 @@
 //! One arm's figures: shares, and precision, recall and F1 with their intervals.
 
+use datasets::score::totals;
 use ledger::catalogue::Reading;
 
 use super::{Estimate, Group, IntervalSpec, Prf, ReadingKind, Share};
@@ -16,7 +17,7 @@ pub(super) const EXACT: usize = 6;
 /// One arm's readings in one stratum, with their bootstrap values kept for comparisons.
 pub(super) struct Sample {
     readings: Vec<Reading>,
-    observed: Figures,
+    observed: [Option<f64>; 7],
     replicates: Vec<Figures>,
     jackknife: Vec<Figures>,
 }
@@ -32,7 +33,7 @@ impl Sample {
     /// Computes the figures of `readings` and of their resamples.
     pub(super) fn new(readings: Vec<Reading>, plan: &Resamples) -> Self {
         let rows: Vec<Row> = readings.iter().map(Row::new).collect();
-        let observed = figures(rows.iter());
+        let observed = observed(&readings);
         let replicates = plan
             .replicate(|drawn| figures(drawn.iter().filter_map(|index| rows.get(*index as usize))));
         let jackknife = (0..rows.len())
@@ -52,12 +53,7 @@ impl Sample {
     /// Returns the figure at `place` with its interval.
     fn estimate(&self, place: usize, confidence: f64) -> Estimate {
         let pick = |all: &[Figures]| -> Vec<f64> { all.iter().map(|one| one[place]).collect() };
-        estimate(
-            self.observed[place],
-            &pick(&self.replicates),
-            &pick(&self.jackknife),
-            confidence,
-        )
+        estimate(self.observed[place], &pick(&self.replicates), &pick(&self.jackknife), confidence)
     }
 
     /// Returns the difference to `other` of the figure at `place`, with its paired interval.
@@ -66,7 +62,7 @@ impl Sample {
             ours.iter().zip(theirs).map(|(a, b)| a[place] - b[place]).collect()
         };
         estimate(
-            self.observed[place] - other.observed[place],
+            self.observed[place].zip(other.observed[place]).map(|(ours, theirs)| ours - theirs),
             &pick(&self.replicates, &other.replicates),
             &pick(&self.jackknife, &other.jackknife),
             confidence,
@@ -105,14 +101,26 @@ impl Row {
             f64::from(reading.false_positives),
             f64::from(reading.false_negatives),
         ];
-        // A gold without arguments has no leaves; the case counts as found when the answer says so.
-        let ratios = if leaves.iter().sum::<f64>() == 0.0 {
-            [f64::from(u8::from(reading.exact)); 3]
-        } else {
-            ratios(leaves)
-        };
+        let alone = totals(std::iter::once(*reading)).macro_;
+        let ratios =
+            [alone.precision, alone.recall, alone.f1].map(|ratio| ratio.unwrap_or_default());
         Self { leaves, ratios, exact: f64::from(u8::from(reading.exact)) }
     }
+}
+
+/// Returns the figures as the scorer defines them, in the order of [`Figures`].
+fn observed(readings: &[Reading]) -> [Option<f64>; 7] {
+    let metrics = totals(readings.iter().copied());
+    let (micro, means) = (metrics.micro, metrics.macro_);
+    [
+        micro.precision,
+        micro.recall,
+        micro.f1,
+        means.precision,
+        means.recall,
+        means.f1,
+        metrics.exact.rate,
+    ]
 }
 
 fn figures<'a>(rows: impl Iterator<Item = &'a Row>) -> Figures {
@@ -132,8 +140,10 @@ fn figures<'a>(rows: impl Iterator<Item = &'a Row>) -> Figures {
     [precision, recall, f1, means[0] / n, means[1] / n, means[2] / n, exact / n]
 }
 
-/// Returns precision, recall and F1 of true positives, false positives and false negatives; 0
-/// where there is nothing to divide by.
+/// Returns precision, recall and F1 of true positives, false positives and false negatives.
+///
+/// Where there is nothing to divide by it is 0: a resample that drew only silent answers found
+/// nothing.
 fn ratios([hits, wrong, missed]: [f64; 3]) -> [f64; 3] {
     let ratio = |part: f64, whole: f64| if whole == 0.0 { 0.0 } else { part / whole };
     [
@@ -143,10 +153,13 @@ fn ratios([hits, wrong, missed]: [f64; 3]) -> [f64; 3] {
     ]
 }
 
-fn estimate(observed: f64, replicates: &[f64], jackknife: &[f64], confidence: f64) -> Estimate {
-    if jackknife.is_empty() {
-        return Estimate { value: None, interval: None };
-    }
+fn estimate(
+    observed: Option<f64>,
+    replicates: &[f64],
+    jackknife: &[f64],
+    confidence: f64,
+) -> Estimate {
+    let Some(observed) = observed else { return Estimate { value: None, interval: None } };
     let interval = stats::bca(observed, replicates, jackknife, confidence).map(rounded);
     Estimate { value: Some(stats::round6(observed)), interval }
 }

@@ -74,12 +74,9 @@ pub(super) fn headings(track: &str) -> Headings {
             exact: "exact value",
             leaves: "field",
         },
-        _ => Headings {
-            valid: "valid call",
-            name: "tool name",
-            exact: "args exact",
-            leaves: "args",
-        },
+        _ => {
+            Headings { valid: "valid call", name: "tool name", exact: "args exact", leaves: "args" }
+        }
     }
 }
 

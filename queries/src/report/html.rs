@@ -8,7 +8,7 @@ use super::format::{
 use super::markdown::side;
 use super::{ArmFacts, Comparison, ReadingKind, Report, Share, TrainingFacts};
 use super::{interval_plot, loss_curve};
-use crate::gate::{Decision, Policy, p_text, verdict_word};
+use crate::gate::{Decision, Policy, looks_text, p_text, verdict_word};
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1c2024;--faint:#60646c;--line:#d9d9e0;--back:#fff;\
@@ -64,7 +64,7 @@ pub fn html(report: &Report, decisions: &[(&Policy, &str, &Decision)]) -> String
                     "p is the exact two-sided McNemar test on exact answers; Δ is first less \
                      second, with paired bootstrap intervals."
                 }
-                @for comparison in &facts.comparisons { (compare(comparison)) }
+                @for comparison in &facts.comparisons { (compare(comparison, facts.looks)) }
             }
         }
     }
@@ -242,13 +242,14 @@ fn cost(report: &Report) -> Markup {
     }
 }
 
-fn compare(comparison: &Comparison) -> Markup {
+fn compare(comparison: &Comparison, looks: u64) -> Markup {
     page! {
         h3 { (comparison.first) " and " (comparison.second) }
         div.scroll { table {
             tr {
                 th { "stratum" } th { "reading" } th { "n" } th { "both" } th { "first only" }
-                th { "second only" } th { "neither" } th { "p" } th { "Δ exact" }
+                th { "second only" } th { "neither" } th { "p (" (looks_text(looks)) ")" }
+                th { "Δ exact" }
                 th { "Δ F1 micro" }
             }
             @for group in &comparison.groups {

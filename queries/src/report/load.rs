@@ -124,7 +124,7 @@ pub(crate) fn find_run<'a>(state: &'a State, id: &str) -> Result<&'a Run, LoadEr
     if let Some(run) = state.runs.get(id) {
         return Ok(run);
     }
-    let mut fitting = state.runs.matching(id);
+    let mut fitting = state.runs.runs.values().filter(|run| run.id.starts_with(id));
     match (fitting.next(), fitting.next()) {
         (Some(run), None) if !id.is_empty() => Ok(run),
         (Some(_), Some(_)) => Err(LoadError::Ambiguous(id.to_owned())),
@@ -135,7 +135,14 @@ pub(crate) fn find_run<'a>(state: &'a State, id: &str) -> Result<&'a Run, LoadEr
 fn arm(state: &State, id: &str) -> Result<Arm, LoadError> {
     let run = find_run(state, id)?;
     let Some(RunInputs::Eval {
-        suite, scorer, deployment, deployment_id, label, flags, leaked_questions, ..
+        suite,
+        scorer,
+        deployment,
+        deployment_id,
+        label,
+        flags,
+        leaked_questions,
+        ..
     }) = &run.inputs
     else {
         return Err(LoadError::NotAnEval { run: run.id.clone(), work: run.work.clone() });

@@ -6,7 +6,7 @@ use super::format::{
     NONE, estimate, figure, headings, milliseconds, remarks, share, signed, signed_range,
 };
 use super::{ArmFacts, Comparison, Group, ReadingKind, Report, Side};
-use crate::gate::{Decision, Policy, p_text, verdict_word};
+use crate::gate::{Decision, Policy, looks_text, p_text, verdict_word};
 
 /// Most discordant cases that a comparison lists.
 const DISCORDANT_MAX: usize = 60;
@@ -28,7 +28,7 @@ pub fn markdown(report: &Report) -> String {
          McNemar test; Δ is first less second, with paired bootstrap intervals.\n",
     );
     for comparison in &report.facts.comparisons {
-        compare(&mut text, comparison);
+        compare(&mut text, comparison, report.facts.looks);
     }
     text
 }
@@ -36,8 +36,7 @@ pub fn markdown(report: &Report) -> String {
 /// Writes a policy's verdict as Markdown, rule by rule.
 pub fn decision_markdown(policy: &Policy, candidate: &str, decision: &Decision) -> String {
     let verdict = verdict_word(decision.verdict);
-    let mut text =
-        format!("# {verdict}: {} on policy {}\n\n", cell(candidate), cell(&policy.name));
+    let mut text = format!("# {verdict}: {} on policy {}\n\n", cell(candidate), cell(&policy.name));
     text.push_str("| rule | verdict | asks | says |\n|---|---|---|---|\n");
     for rule in &decision.rules {
         let word = verdict_word(rule.verdict);
@@ -66,10 +65,7 @@ fn head(text: &mut String, report: &Report) {
     put(text, format_args!(": {}. ", strata.join(", ")));
     put(text, format_args!("Suite digest `{}`, ", suite.digest.short()));
     put(text, format_args!("scorer `{}`, event {}.\n", suite.scorer.short(), suite.event));
-    let looks = facts.looks;
-    let times = if looks == 1 { "once" } else { "times" };
-    let looks = if looks == 1 { String::new() } else { format!("{looks} ") };
-    put(text, format_args!("The suite's answers were scored {looks}{times} so far; "));
+    put(text, format_args!("The suite had {} so far; ", looks_text(facts.looks)));
     text.push_str("every look makes small p-values less surprising.\n");
     let spec = &facts.intervals;
     let percent = spec.confidence * 100.0;
@@ -128,7 +124,9 @@ fn group_line(text: &mut String, arm: &ArmFacts, group: &Group) {
 }
 
 fn issues(text: &mut String, report: &Report) {
-    text.push_str("\n## Issues (strict reading)\n\n| arm | issues | answers ended |\n|---|---|---|\n");
+    text.push_str(
+        "\n## Issues (strict reading)\n\n| arm | issues | answers ended |\n|---|---|---|\n",
+    );
     for arm in &report.facts.arms {
         let list = |counts: &[ledger::catalogue::Count]| {
             let parts: Vec<String> = counts.iter().map(|c| format!("{} {}", c.name, c.n)).collect();
@@ -157,10 +155,11 @@ fn cost(text: &mut String, report: &Report) {
     }
 }
 
-fn compare(text: &mut String, comparison: &Comparison) {
+fn compare(text: &mut String, comparison: &Comparison, looks: u64) {
     let (first, second) = (cell(&comparison.first), cell(&comparison.second));
     put(text, format_args!("\n### {first} and {second}\n\n"));
-    text.push_str("| stratum | reading | n | both | first only | second only | neither | p |");
+    text.push_str("| stratum | reading | n | both | first only | second only | neither | ");
+    put(text, format_args!("p ({}) |", looks_text(looks)));
     text.push_str(" Δ exact | Δ F1 micro |\n|---|---|---|---|---|---|---|---|---|---|\n");
     for group in &comparison.groups {
         let (stratum, reading) = (cell(&group.stratum), group.reading.name());
@@ -180,10 +179,13 @@ fn compare(text: &mut String, comparison: &Comparison) {
     }
     let many = comparison.discordant.len();
     put(text, format_args!("\nDiscordant cases ({many}):\n\n"));
-    put(text, format_args!("| case | stratum | tool | {first} | {second} |\n|---|---|---|---|---|\n"));
+    put(
+        text,
+        format_args!("| case | stratum | tool | {first} | {second} |\n|---|---|---|---|---|\n"),
+    );
     for case in comparison.discordant.iter().take(DISCORDANT_MAX) {
         let (id, stratum, tool) = (cell(&case.case), cell(&case.stratum), cell(&case.tool));
-        let (left, right) = (side(&case.first), side(&case.second));
+        let (left, right) = (cell(&side(&case.first)), cell(&side(&case.second)));
         put(text, format_args!("| {id} | {stratum} | {tool} | {left} | {right} |\n"));
     }
     if many > DISCORDANT_MAX {
@@ -198,7 +200,10 @@ pub(super) fn side(side: &Side) -> String {
         (false, true) => "exact (lenient only)",
         (false, false) => "not exact",
     };
-    let issues =
-        if side.issues.is_empty() { String::new() } else { format!(": {}", side.issues.join(", ")) };
-    cell(&format!("{exact}{issues} (event {})", side.event))
+    let issues = if side.issues.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", side.issues.join(", "))
+    };
+    format!("{exact}{issues} (event {})", side.event)
 }

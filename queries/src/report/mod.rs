@@ -23,6 +23,7 @@ pub use csv::csv;
 pub use facts::*;
 pub use html::html;
 pub use input::{Arm, ReportInput, ScoredCase};
+pub(crate) use load::find_run;
 pub use load::{LoadError, ReportSpec, latest_runs, load};
 pub use markdown::{decision_markdown, markdown};
 pub use svg::{interval_plot, loss_curve};

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, TrainingFacts};
 use super::{ReadingKind, facts::ALL};
+use super::{Report, TrainingFacts};
 
 /// Width of every picture in its own units.
 const WIDTH: f64 = 720.0;

@@ -153,7 +153,10 @@ impl Index {
         &mut self,
         mut writer: IndexWriter,
         mut mark: Mark,
-        (reader, events): (&Reader, impl Iterator<Item = Result<ledger::Envelope, ledger::ReadError>>),
+        (reader, events): (
+            &Reader,
+            impl Iterator<Item = Result<ledger::Envelope, ledger::ReadError>>,
+        ),
     ) -> Result<CaughtUp, SearchError> {
         let (mut added, mut context_read) = (0, false);
         for event in events {
@@ -172,7 +175,7 @@ impl Index {
                 added += 1;
             }
             mark = Mark { next: event.seq + 1, last_id: event.id };
-            if mark.next % COMMIT_EVERY == 0 {
+            if mark.next.is_multiple_of(COMMIT_EVERY) {
                 self.commit(&mut writer, &mark)?;
             }
         }

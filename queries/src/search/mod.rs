@@ -8,9 +8,6 @@ mod document;
 mod index;
 mod query;
 
-#[cfg(test)]
-mod tests;
-
 pub use index::{CaughtUp, Index};
 pub use query::{Filters, Hit, Hits, Snippet};
 

@@ -169,9 +169,8 @@ impl Index {
     ) -> Result<Hit, SearchError> {
         let document: TantivyDocument =
             searcher.doc(address).map_err(|source| self.failed(source))?;
-        let text = |field| {
-            document.get_first(field).and_then(|value| value.as_str()).unwrap_or_default()
-        };
+        let text =
+            |field| document.get_first(field).and_then(|value| value.as_str()).unwrap_or_default();
         let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, field) in &self.fields.exact {
             let values = document.get_all(*field).filter_map(|v| v.as_str().map(str::to_owned));

@@ -79,11 +79,9 @@ mod tests {
     #[test]
     fn quantiles_match_scipy() {
         // scipy 1.17.1, norm.ppf.
-        for (p, z) in [
-            (0.95, 1.6448536269514722),
-            (0.975, 1.959963984540054),
-            (0.995, 2.5758293035489004),
-        ] {
+        for (p, z) in
+            [(0.95, 1.6448536269514722), (0.975, 1.959963984540054), (0.995, 2.5758293035489004)]
+        {
             assert!((normal_quantile(p) - z).abs() < 1e-9, "{p}: {}", normal_quantile(p));
         }
         assert_eq!(normal_quantile(0.0), f64::NEG_INFINITY);

@@ -75,8 +75,8 @@ mod tests {
             (12.0, 2.0, 30.0, 0.95, 0.099_827_663_7, 0.534_572_999_5),
         ] {
             let found = paired_score_interval(b, c, n, confidence);
-            let close = found
-                .is_some_and(|i| (i.low - low).abs() < 1e-6 && (i.high - high).abs() < 1e-6);
+            let close =
+                found.is_some_and(|i| (i.low - low).abs() < 1e-6 && (i.high - high).abs() < 1e-6);
             assert!(close, "{b} {c} {n}: {found:?}, not {low} {high}");
         }
     }
@@ -90,7 +90,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_estimate_lies_within_and_swapping_mirrors(b in 0_u32..40, c in 0_u32..40, rest in 0_u32..60) {
+        fn the_estimate_lies_within_and_swapping_mirrors(
+            (b, c, rest) in (0_u32..40, 0_u32..40, 0_u32..60),
+        ) {
             let n = f64::from(b + c + rest);
             prop_assume!(n > 0.0);
             let (b, c) = (f64::from(b), f64::from(c));

@@ -1,0 +1,429 @@
+//! Golden files: one per kind and schema, and one for the envelope's bytes.
+//!
+//! A stored struct whose JSON changes without a new schema number makes old records unreadable in
+//! silence. When a test here fails: give the kind a new schema number, keep the old golden file,
+//! and write the new one by running the tests with `UPDATE_GOLDEN=1`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fmt::Debug;
+use std::fs;
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use crate::catalogue::*;
+use crate::codec;
+use crate::event::{BodyRef, Envelope, Facts, NewEvent};
+use crate::id::Digest;
+
+/// The sources that say which kinds there are.
+const CATALOGUE: [&str; 5] = [
+    include_str!("catalogue/capture.rs"),
+    include_str!("catalogue/data.rs"),
+    include_str!("catalogue/decisions.rs"),
+    include_str!("catalogue/record.rs"),
+    include_str!("catalogue/runs.rs"),
+];
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/golden").join(name)
+}
+
+/// Compares a text with a golden file, or writes the file where that was asked for.
+fn compare(name: &str, text: &str) {
+    let path = path(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+    }
+    let golden = fs::read_to_string(&path).unwrap_or_else(|_| panic!("{name} is missing"));
+    assert_eq!(text, golden, "{name} changed: give the kind a new schema number");
+}
+
+/// Checks samples of one kind: their JSON, and that stored ones read back.
+fn check<F: Facts + PartialEq + Debug>(samples: &[F]) {
+    let text = serde_json::to_string_pretty(samples).unwrap() + "\n";
+    let name = format!("{}.{}.json", F::KIND, F::SCHEMA);
+    compare(&name, &text);
+    for sample in samples {
+        let event = NewEvent::new("stream", "id", "actor", sample).unwrap();
+        let stored = codec::encode(&envelope(event)).unwrap();
+        assert_eq!(codec::decode(&stored).unwrap().facts::<F>().unwrap(), *sample);
+    }
+}
+
+fn envelope(event: NewEvent) -> Envelope {
+    Envelope {
+        seq: 300,
+        id: event.id,
+        stream: event.stream,
+        version: 7,
+        kind: event.kind,
+        schema: event.schema,
+        at: "2026-05-03T12:34:56.123456Z".parse::<DateTime<Utc>>().unwrap(),
+        actor: event.actor,
+        cause: Some(299),
+        run: Some("run-1".to_owned()),
+        prev: Some(digest(9)),
+        facts: event.facts,
+        measured: json!({"wall_ms": 12.5}),
+    }
+}
+
+fn digest(n: u8) -> Digest {
+    Digest::from_bytes([n; 32])
+}
+
+fn body(n: u8) -> BodyRef {
+    BodyRef { digest: digest(n), length: u64::from(n), cipher: None, subject: None }
+}
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn texts(all: &[&str]) -> Vec<String> {
+    all.iter().map(|&one| text(one)).collect()
+}
+
+fn count(name: &str, n: u64) -> Count {
+    Count { name: text(name), n }
+}
+
+fn deployment() -> Deployment {
+    Deployment {
+        base: text("base"),
+        adapter: text("adapter"),
+        template: text("template"),
+        cep: text("none"),
+        decoding: Decoding { method: text("greedy"), max_new_tokens: 256 },
+    }
+}
+
+fn location() -> Location {
+    Location { file: text("train.jsonl"), row: 17 }
+}
+
+fn trace() -> TraceIngested {
+    TraceIngested {
+        source: text("xlam"),
+        external_id: text("row-17"),
+        format: text("toolcall"),
+        location: location(),
+        body: BodyRef { cipher: Some(text("xchacha20")), subject: Some(text("s-1")), ..body(1) },
+        content: digest(6),
+        licence: text("CC-BY-4.0"),
+        track: text("toolcall"),
+        tools: texts(&["add", "sum"]),
+        flags: texts(&["answer.recorded"]),
+    }
+}
+
+fn promotion() -> PromotionMade {
+    PromotionMade {
+        model: text("toolcaller"),
+        alias: text("champion"),
+        deployment: deployment(),
+        deployment_id: digest(5),
+        gate: 99,
+        previous: Some(digest(4)),
+    }
+}
+
+#[test]
+fn capture() {
+    check(&[trace()]);
+    check(&[TraceRevised { revises: 12, trace: trace() }]);
+    check(&[TraceRejected {
+        source: text("xlam"),
+        location: location(),
+        reason: text("no gold"),
+        content: digest(2),
+    }]);
+    check(&[FeedbackRecorded {
+        target: text("resp-1"),
+        name: text("helpful"),
+        value: json!(0.5),
+        comment: None,
+    }]);
+    check(&[DatasetImported {
+        source: text("xlam"),
+        format: text("toolcall"),
+        file: digest(3),
+        rows: 10,
+        accepted: 9,
+        rejected: 1,
+    }]);
+}
+
+#[test]
+fn data() {
+    check(&[SplitBuilt {
+        name: text("toolcall"),
+        spec: json!({"salt": "s", "dev": 0.1}),
+        manifest: body(1),
+        dataset: digest(2),
+        train: 220,
+        dev: 30,
+        excluded: vec![count("suite", 50)],
+        strata: vec![count("single", 200), count("many", 50)],
+        licences: texts(&["CC-BY-4.0"]),
+        leakage: vec![Leakage {
+            suite: text("toolcall-teacher"),
+            digest: digest(3),
+            n: 50,
+            shared_questions: 0,
+            nearest: 0.25,
+        }],
+    }]);
+    check(&[SuiteBuilt {
+        name: text("toolcall-teacher"),
+        track: text("toolcall"),
+        spec: json!({"source": "xlam"}),
+        manifest: body(1),
+        suite: digest(2),
+        scorer: digest(3),
+        n: 50,
+        strata: vec![count("single", 22)],
+        gold_against_gold: 1.0,
+        licences: texts(&["CC-BY-4.0"]),
+    }]);
+    check(&[TestLookedAt {
+        name: text("toolcall-teacher"),
+        suite: digest(1),
+        deployment: digest(2),
+        scorer: digest(3),
+        purpose: text("eval"),
+    }]);
+    check(&[CepProposed {
+        name: text("rules"),
+        cep: digest(1),
+        body: body(2),
+        parent: None,
+        targets: texts(&["wrong-name"]),
+    }]);
+}
+
+#[test]
+fn decisions() {
+    check(&[ModelImported {
+        name: text("smollm2"),
+        architecture: text("llama"),
+        weights: digest(1),
+        length: 98_000_000,
+        template: digest(2),
+        licence: text("Apache-2.0"),
+    }]);
+    check(&[ReportPublished {
+        name: text("first"),
+        suite: digest(1),
+        scorer: digest(2),
+        arms: vec![ReportArm {
+            label: text("adapter"),
+            deployment: deployment(),
+            deployment_id: digest(3),
+            run: text("run-1"),
+        }],
+        facts: body(4),
+        looks: 5,
+    }]);
+    let rule = |verdict| RuleDecided {
+        rule: text("valid"),
+        asks: text("valid call is at least .90"),
+        verdict,
+        numbers: json!({"valid": 0.96}),
+        says: text("48 of 50"),
+    };
+    check(&[GateDecided {
+        policy: text("canary"),
+        policy_digest: digest(1),
+        policy_body: body(2),
+        report: 77,
+        deployment: digest(3),
+        label: text("adapter"),
+        alias: text("canary"),
+        verdict: Verdict::Invalid,
+        rules: [Verdict::Pass, Verdict::Inconclusive, Verdict::Fail, Verdict::Invalid]
+            .map(rule)
+            .to_vec(),
+        looks: 5,
+    }]);
+    check(&[promotion()]);
+    check(&[PromotionOverridden {
+        promotion: promotion(),
+        reason: text("incident"),
+        second_actor: text("ops"),
+    }]);
+    check(&[RollbackMade {
+        model: text("toolcaller"),
+        alias: text("champion"),
+        deployment_id: digest(4),
+        reason: text("complaints"),
+    }]);
+}
+
+#[test]
+fn record() {
+    check(&[LedgerCreated {
+        origin: text("ledger/0123456789ab"),
+        verifier_key: text("ledger/0123456789ab+00000000+AQ=="),
+        layout: 1,
+    }]);
+    check(&[CheckpointSigned { size: 4, root: digest(1), note: text("a\n4\nb\n\nsig\n") }]);
+}
+
+#[test]
+fn runs() {
+    check(&[RunRequested {
+        run: text("run-1"),
+        work: text("train"),
+        request: json!({"recipe": "paper"}),
+    }]);
+    check(&[RunClaimed { run: text("run-1") }]);
+    check(&[started(train_inputs()), started(eval_inputs())]);
+    check(&[StepCompleted {
+        step: 1,
+        epoch: 1,
+        loss: 1.25,
+        rate: 0.0002,
+        gradient_norm: 3.5,
+        tokens: 900,
+        supervised: 120,
+    }]);
+    check(&[CheckpointSaved {
+        step: 10,
+        epoch: 1,
+        weights: body(1),
+        optimiser: Some(body(2)),
+        dev_loss: 0.75,
+    }]);
+    check(&[case()]);
+    check(&[finished(train_outcome()), finished(eval_outcome())]);
+    check(&[RunFailed { run: text("run-1"), reason: text("out of memory") }]);
+    check(&[RunReplayed {
+        run: text("run-1"),
+        tier: text("L2"),
+        compared: 20,
+        divergence: Some(Divergence {
+            seq: 88,
+            kind: text("step.completed"),
+            path: text("/loss"),
+            recorded: json!(1.25),
+            replayed: Value::Null,
+        }),
+        changed: texts(&["seed=8"]),
+        scope: texts(&["steps after 20"]),
+    }]);
+}
+
+fn started(inputs: RunInputs) -> RunStarted {
+    RunStarted { run: text("run-1"), inputs, seed: text("18446744073709551615") }
+}
+
+fn train_inputs() -> RunInputs {
+    RunInputs::Train {
+        model: text("smollm2"),
+        base: digest(1),
+        template: digest(2),
+        dataset: digest(3),
+        split: 40,
+        cep: text("none"),
+        recipe: json!({"r": 16}),
+        recipe_digest: digest(4),
+    }
+}
+
+fn eval_inputs() -> RunInputs {
+    RunInputs::Eval {
+        name: text("toolcall-teacher"),
+        suite: digest(1),
+        suite_event: 41,
+        scorer: digest(2),
+        deployment: deployment(),
+        deployment_id: digest(3),
+        label: text("adapter"),
+        flags: texts(&["cep-shift"]),
+        leaked_questions: 0,
+    }
+}
+
+fn finished(outcome: RunOutcome) -> RunFinished {
+    RunFinished { run: text("run-1"), outcome }
+}
+
+fn train_outcome() -> RunOutcome {
+    RunOutcome::Train {
+        adapter: digest(1),
+        checkpoint_step: 20,
+        epoch: 2,
+        dev_loss: 0.5,
+        config: body(2),
+        weights: body(3),
+        truncated: vec![12, 15],
+    }
+}
+
+fn eval_outcome() -> RunOutcome {
+    RunOutcome::Eval { n: 50, exact_strict: 20, exact_lenient: 31 }
+}
+
+fn case() -> CaseScored {
+    let strict = Reading { valid: true, false_negatives: 2, ..Reading::default() };
+    let lenient =
+        Reading { valid: true, name: true, exact: true, true_positives: 2, ..Reading::default() };
+    CaseScored {
+        suite: digest(1),
+        deployment: digest(2),
+        scorer: digest(3),
+        case: text("case-1"),
+        index: 0,
+        stratum: text("single"),
+        tool: text("add"),
+        strict,
+        lenient,
+        issues: texts(&["fenced"]),
+        answer: Some(body(4)),
+        prompt_tokens: Some(300),
+        answer_tokens: None,
+        ended: text("stop"),
+    }
+}
+
+/// The stored bytes of one event with every field set.
+#[test]
+fn envelope_bytes() {
+    let facts = CheckpointSigned { size: 4, root: digest(1), note: text("note") };
+    let event = NewEvent::new("ledger", "checkpoint/4", "tester", &facts).unwrap();
+    let envelope = envelope(event);
+    let bytes = codec::encode(&envelope).unwrap();
+    let hex: String = bytes
+        .chunks(32)
+        .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+        .collect();
+    compare("envelope.hex", &hex);
+    assert_eq!(codec::decode(&bytes).unwrap(), envelope);
+}
+
+/// Every kind in the catalogue has a golden file, and every golden file its kind.
+#[test]
+fn every_kind_is_covered() {
+    let mut kinds: Vec<String> = CATALOGUE
+        .iter()
+        .flat_map(|source| source.lines())
+        .filter_map(|line| {
+            let (_, rest) = line.strip_prefix("    ")?.split_once(" = \"")?;
+            let (kind, schema) = rest.strip_suffix(',')?.split_once("\" / ")?;
+            Some(format!("{kind}.{schema}.json"))
+        })
+        .collect();
+    assert_eq!(kinds.len(), 26, "the catalogue grew: add samples of the new kinds, then this");
+    kinds.push(text("envelope.hex"));
+    kinds.sort();
+    let mut files: Vec<String> = fs::read_dir(path(""))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    assert_eq!(files, kinds);
+}

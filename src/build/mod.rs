@@ -1,0 +1,9 @@
+//! Freezing data: suites to measure with, splits to train on.
+
+mod query;
+mod split;
+mod suite;
+
+pub use query::{QueryRows, rows_of_query};
+pub use split::{Split, SplitSource, SplitWish, build_split, load_split, split_facts};
+pub use suite::{DEV_OF, Suite, build_suite, load_suite, suite_facts};

@@ -1,0 +1,163 @@
+//! Building datasets and reading them back.
+
+use datasets::manifest::Stored as _;
+use datasets::{Episode, Side, SplitManifest, SplitSpec, SuiteManifest};
+use ledger::catalogue::{Leakage, SplitBuilt};
+use ledger::{Facts as _, Reader};
+use serde::{Deserialize, Serialize};
+
+use super::query::rows_of_query;
+use super::suite::load_suite;
+use crate::error::{AppError, Kind};
+use crate::lab::{Lab, Place, body_ref};
+use crate::rows::Traces;
+
+/// Where the rows of a dataset come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SplitSource {
+    /// All rows of these sources.
+    Sources {
+        /// Sources.
+        sources: Vec<String>,
+    },
+    /// What a search found: traces as they are, failed cases as the rows they were asked from.
+    Query {
+        /// The search.
+        query: String,
+        /// Events that it found, in their order.
+        hits: Vec<u64>,
+    },
+}
+
+/// What a dataset should be. Stands in its event, so that it can be built again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitWish {
+    /// Name.
+    pub name: String,
+    /// Rows.
+    pub source: SplitSource,
+    /// Sides and near duplicates.
+    pub split: SplitSpec,
+    /// Suites whose questions are kept out.
+    pub keep_out: Vec<String>,
+    /// Suites that are only checked against.
+    pub check: Vec<String>,
+}
+
+/// A frozen dataset with its event.
+pub struct Split {
+    /// Event that built it.
+    pub event: u64,
+    /// Facts of that event.
+    pub facts: SplitBuilt,
+    /// Its rows.
+    pub manifest: SplitManifest,
+}
+
+/// Builds a dataset and records it; building it again from the same rows changes nothing.
+///
+/// # Errors
+/// When a source or suite is unknown, or the split is refused.
+pub fn build_split(lab: &Lab<'_>, wish: &SplitWish) -> Result<Split, AppError> {
+    let (facts, manifest) = split_facts(&lab.notebook.reader(), wish)?;
+    lab.notebook.blobs().put(&manifest.to_stored())?;
+    let id = format!("split/{}/{}", wish.name, ledger::Digest::of_json(&facts)?);
+    let event = lab.record(&format!("dataset/{}", wish.name), &id, &facts, Place::default())?;
+    Ok(Split { event, facts, manifest })
+}
+
+/// Builds a dataset without recording it.
+///
+/// # Errors
+/// As [`build_split`].
+pub fn split_facts(
+    reader: &Reader,
+    wish: &SplitWish,
+) -> Result<(SplitBuilt, SplitManifest), AppError> {
+    let traces = Traces::list(reader)?;
+    let rows = match &wish.source {
+        SplitSource::Sources { sources } => traces.of_sources(sources)?,
+        SplitSource::Query { hits, .. } => rows_of_query(reader, &traces, hits)?.rows,
+    };
+    let suites = |names: &[String]| -> Result<Vec<SuiteManifest>, AppError> {
+        names.iter().map(|name| Ok(load_suite(reader, name)?.manifest)).collect()
+    };
+    let keep_out = suites(&wish.keep_out)?;
+    let manifest = datasets::split::build_split(&wish.split, &rows, &keep_out)?;
+    let facts = SplitBuilt {
+        name: wish.name.clone(),
+        spec: serde_json::to_value(wish)?,
+        manifest: body_ref(&manifest.to_stored()),
+        dataset: manifest.identity(),
+        train: manifest.n(Side::Train),
+        dev: manifest.n(Side::Dev),
+        excluded: manifest.excluded_by_reason(),
+        strata: manifest.strata(),
+        licences: manifest.licences.clone(),
+        leakage: leakage(&manifest, &rows, &suites(&wish.check)?),
+    };
+    Ok((facts, manifest))
+}
+
+/// Says what the training side shares with the suites kept out, and with those only checked.
+fn leakage(
+    manifest: &SplitManifest,
+    rows: &[(u64, Episode)],
+    check: &[SuiteManifest],
+) -> Vec<Leakage> {
+    let kept_out = manifest.suites.iter().map(|suite| Leakage {
+        suite: suite.name.clone(),
+        digest: suite.suite,
+        n: suite.n,
+        shared_questions: suite.leak.shared_questions.len() as u64,
+        nearest: suite.leak.max,
+    });
+    let train: std::collections::BTreeSet<u64> =
+        manifest.side(Side::Train).map(|row| row.seq).collect();
+    let train: Vec<(u64, &Episode)> = rows
+        .iter()
+        .filter(|(seq, _)| train.contains(seq))
+        .map(|(seq, episode)| (*seq, episode))
+        .collect();
+    let checked = check.iter().map(|suite| {
+        let found = datasets::leak::leakage(&train, suite);
+        Leakage {
+            suite: suite.name().to_owned(),
+            digest: suite.identity(),
+            n: suite.n(),
+            shared_questions: found.shared_questions.len() as u64,
+            nearest: found.max,
+        }
+    });
+    kept_out.chain(checked).collect()
+}
+
+/// Reads back the newest dataset of a name, or the one whose identity begins so.
+///
+/// # Errors
+/// When there is none, or its manifest is missing or damaged.
+pub fn load_split(reader: &Reader, name: &str) -> Result<Split, AppError> {
+    let mut found = None;
+    for event in reader.events(0)? {
+        let event = event?;
+        if event.kind != SplitBuilt::KIND {
+            continue;
+        }
+        let facts: SplitBuilt = event.facts()?;
+        let by_identity = name.len() >= 6 && facts.dataset.to_string().starts_with(name);
+        if facts.name == name || by_identity {
+            found = Some((event.seq, facts));
+        }
+    }
+    let Some((event, facts)) = found else {
+        return Err(AppError::hinted(
+            Kind::NotFound,
+            format!("no dataset {name:?}"),
+            "`ledger dataset list` names them; `ledger split` makes one",
+        ));
+    };
+    let manifest = SplitManifest::from_stored(&reader.blobs().get(&facts.manifest)?)?;
+    Ok(Split { event, facts, manifest })
+}

@@ -1,0 +1,109 @@
+//! Building suites and reading them back.
+
+use datasets::manifest::Stored as _;
+use datasets::{Episode, Side, SuiteManifest, SuiteSpec};
+use ledger::catalogue::SuiteBuilt;
+use ledger::{BodyRef, Facts as _, Reader};
+
+use super::split::load_split;
+use crate::error::{AppError, Kind};
+use crate::lab::{Lab, Place, body_ref};
+use crate::rows::Traces;
+
+/// Before the name of a dataset: the questions are its dev side.
+pub const DEV_OF: &str = "dev-of:";
+
+/// A frozen suite with its event.
+pub struct Suite {
+    /// Event that built it.
+    pub event: u64,
+    /// Facts of that event.
+    pub facts: SuiteBuilt,
+    /// Its cases.
+    pub manifest: SuiteManifest,
+}
+
+/// Builds a suite and records it; building it again from the same rows changes nothing.
+///
+/// # Errors
+/// When a source is unknown, or the suite is refused (no case, no gold, gold against gold < 1).
+pub fn build_suite(lab: &Lab<'_>, spec: &SuiteSpec) -> Result<Suite, AppError> {
+    let (facts, manifest) = suite_facts(&lab.notebook.reader(), spec)?;
+    lab.notebook.blobs().put(&manifest.to_stored())?;
+    let id = format!("suite/{}/{}", spec.name, facts.manifest.digest);
+    let event = lab.record(&format!("suite/{}", spec.name), &id, &facts, Place::default())?;
+    Ok(Suite { event, facts, manifest })
+}
+
+/// Builds a suite without recording it.
+///
+/// # Errors
+/// As [`build_suite`].
+pub fn suite_facts(
+    reader: &Reader,
+    spec: &SuiteSpec,
+) -> Result<(SuiteBuilt, SuiteManifest), AppError> {
+    let traces = Traces::list(reader)?;
+    let questions = questions(reader, &traces, &spec.questions)?;
+    let golds = traces.of_sources(&spec.golds)?;
+    let wider = traces.of_sources(&spec.wider)?;
+    let manifest = datasets::suite::build_suite(spec, &questions, &golds, &wider)?;
+    let facts = SuiteBuilt {
+        name: spec.name.clone(),
+        track: spec.track.clone(),
+        spec: serde_json::to_value(spec)?,
+        manifest: manifest_ref(&manifest),
+        suite: manifest.identity(),
+        scorer: manifest.scorer,
+        n: manifest.n(),
+        strata: manifest.strata(),
+        gold_against_gold: manifest.gold_against_gold(),
+        licences: manifest.licences.clone(),
+    };
+    Ok((facts, manifest))
+}
+
+fn manifest_ref(manifest: &SuiteManifest) -> BodyRef {
+    body_ref(&manifest.to_stored())
+}
+
+fn questions(
+    reader: &Reader,
+    traces: &Traces,
+    from: &str,
+) -> Result<Vec<(u64, Episode)>, AppError> {
+    let Some(dataset) = from.strip_prefix(DEV_OF) else {
+        return traces.of_sources(&[from.to_owned()]);
+    };
+    let split = load_split(reader, dataset)?;
+    let rows = split.manifest.side(Side::Dev);
+    rows.map(|row| Ok((row.seq, traces.episode(row.seq)?))).collect()
+}
+
+/// Reads back the newest suite of a name, or the one whose identity begins so.
+///
+/// # Errors
+/// When there is none, or its manifest is missing or damaged.
+pub fn load_suite(reader: &Reader, name: &str) -> Result<Suite, AppError> {
+    let mut found = None;
+    for event in reader.events(0)? {
+        let event = event?;
+        if event.kind != SuiteBuilt::KIND {
+            continue;
+        }
+        let facts: SuiteBuilt = event.facts()?;
+        let by_identity = name.len() >= 6 && facts.suite.to_string().starts_with(name);
+        if facts.name == name || by_identity {
+            found = Some((event.seq, facts));
+        }
+    }
+    let Some((event, facts)) = found else {
+        return Err(AppError::hinted(
+            Kind::NotFound,
+            format!("no suite {name:?}"),
+            "`ledger suite list` names them; `ledger suite build` makes one",
+        ));
+    };
+    let manifest = SuiteManifest::from_stored(&reader.blobs().get(&facts.manifest)?)?;
+    Ok(Suite { event, facts, manifest })
+}

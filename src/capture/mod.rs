@@ -1,0 +1,7 @@
+//! What comes in: files here; served calls through `serve`.
+
+mod files;
+mod import;
+
+pub use files::{found, head};
+pub use import::{FileReport, ImportReport, Imported, import, read_file, trace_facts};

@@ -1,0 +1,282 @@
+//! What the commands can fail with: kind, hint, and the exit code that scripts may rely on.
+
+use std::path::PathBuf;
+
+use ledger::notebook::{AppendError, CreateError, OpenError};
+
+/// What kind of failure it is. Its number is the process's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// A fault of ours.
+    Internal = 1,
+    /// The command line or a configuration file is wrong.
+    Usage = 2,
+    /// A file, notebook, run, suite or model is not there.
+    NotFound = 3,
+    /// An input cannot be read as what it should be.
+    Input = 4,
+    /// Another process holds the notebook.
+    Busy = 5,
+    /// Stored bytes are not what was written.
+    Damaged = 6,
+    /// A rule forbids it: a gate that did not pass, a contaminated suite.
+    Refused = 7,
+    /// A replay came out otherwise.
+    Diverged = 8,
+    /// Something outside cannot be reached.
+    Unavailable = 9,
+    /// The record moved on, or an id stands for something else.
+    Conflict = 10,
+    /// The disk is full or refused a write.
+    Storage = 11,
+}
+
+impl Kind {
+    /// All kinds with the meaning that the documents give.
+    pub const ALL: [(Self, &'static str); 11] = [
+        (Self::Internal, "a fault of the program"),
+        (Self::Usage, "wrong command line or configuration"),
+        (Self::NotFound, "a file, notebook, run, suite or model is not there"),
+        (Self::Input, "an input cannot be read as what it should be"),
+        (Self::Busy, "another process holds the notebook"),
+        (Self::Damaged, "stored bytes are not what was written"),
+        (Self::Refused, "a rule forbids it: a gate did not pass, a suite is contaminated"),
+        (Self::Diverged, "a replay came out otherwise"),
+        (Self::Unavailable, "something outside cannot be reached"),
+        (Self::Conflict, "the record moved on, or an id stands for something else"),
+        (Self::Storage, "the disk is full or refused a write"),
+    ];
+
+    /// Name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Internal => "internal",
+            Self::Usage => "usage",
+            Self::NotFound => "not_found",
+            Self::Input => "input",
+            Self::Busy => "busy",
+            Self::Damaged => "damaged",
+            Self::Refused => "refused",
+            Self::Diverged => "diverged",
+            Self::Unavailable => "unavailable",
+            Self::Conflict => "conflict",
+            Self::Storage => "storage",
+        }
+    }
+}
+
+/// Any failure of a command.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// A notebook cannot be made.
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    /// A notebook cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Events cannot be appended.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    /// The notebook cannot be closed.
+    #[error(transparent)]
+    Close(#[from] ledger::notebook::CloseError),
+    /// The record cannot be read.
+    #[error(transparent)]
+    Read(#[from] ledger::ReadError),
+    /// A body cannot be read or written.
+    #[error(transparent)]
+    Blob(#[from] ledger::BlobError),
+    /// The record cannot be verified at all.
+    #[error(transparent)]
+    Verify(#[from] ledger::VerifyError),
+    /// A checkpoint cannot be signed or read.
+    #[error(transparent)]
+    Checkpoint(#[from] ledger::CheckpointError),
+    /// The facts of an event are not of their kind.
+    #[error(transparent)]
+    Facts(#[from] ledger::event::FactsError),
+    /// An input cannot be read.
+    #[error(transparent)]
+    Ingest(#[from] datasets::IngestError),
+    /// A suite cannot be frozen.
+    #[error(transparent)]
+    Suite(#[from] datasets::suite::SuiteError),
+    /// A split cannot be frozen.
+    #[error(transparent)]
+    Split(#[from] datasets::split::SplitError),
+    /// A stored manifest cannot be read.
+    #[error(transparent)]
+    Manifest(#[from] datasets::manifest::ManifestError),
+    /// A model, adapter or its numbers.
+    #[error(transparent)]
+    Model(#[from] models::ModelError),
+    /// The record cannot be folded.
+    #[error(transparent)]
+    Fold(#[from] queries::projection::FoldError),
+    /// A report cannot be made.
+    #[error(transparent)]
+    Report(#[from] queries::report::LoadError),
+    /// A policy cannot be read.
+    #[error("{name}: {source}")]
+    Policy {
+        /// Name or file of the policy.
+        name: String,
+        /// What is wrong.
+        source: queries::gate::PolicyError,
+    },
+    /// The index cannot be used.
+    #[error(transparent)]
+    Search(#[from] queries::search::SearchError),
+    /// There is no chain to show.
+    #[error(transparent)]
+    Why(#[from] queries::why::WhyError),
+    /// A replay cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] queries::replay::PlanError),
+    /// A value has no JSON form.
+    #[error("json: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// File.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A failure with a kind of its own.
+    #[error("{message}")]
+    Said {
+        /// Its kind.
+        kind: Kind,
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+impl AppError {
+    /// Makes a failure of a kind.
+    pub fn said(kind: Kind, message: impl Into<String>) -> Self {
+        Self::Said { kind, message: message.into(), hint: None }
+    }
+
+    /// Makes a failure of a kind with a hint.
+    pub fn hinted(kind: Kind, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Said { kind, message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// Makes the failure of a file.
+    pub fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+
+    /// Returns the kind.
+    pub fn kind(&self) -> Kind {
+        use queries::report::LoadError;
+        match self {
+            Self::Said { kind, .. } => *kind,
+            Self::Create(CreateError::AlreadyExists { .. }) => Kind::Usage,
+            Self::Create(CreateError::Open(source)) | Self::Open(source) => open_kind(source),
+            Self::Append(source) => append_kind(source),
+            Self::Read(source) => read_kind(source),
+            Self::Blob(source) => blob_kind(source),
+            Self::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Kind::NotFound
+            }
+            Self::File { .. } | Self::Close(_) | Self::Create(_) => Kind::Storage,
+            Self::Ingest(_) | Self::Suite(_) | Self::Split(_) | Self::Policy { .. } => Kind::Input,
+            Self::Model(models::ModelError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Kind::NotFound
+            }
+            Self::Model(_) => Kind::Input,
+            Self::Report(LoadError::Report(_)) => Kind::Refused,
+            Self::Report(_) | Self::Why(_) | Self::Plan(_) => Kind::NotFound,
+            Self::Search(_) => Kind::Usage,
+            Self::Manifest(_) | Self::Facts(_) | Self::Checkpoint(_) | Self::Verify(_) => {
+                Kind::Damaged
+            }
+            Self::Fold(_) | Self::Json(_) => Kind::Internal,
+        }
+    }
+
+    /// Returns what to do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Said { hint, .. } => return hint.clone(),
+            Self::Create(CreateError::AlreadyExists { .. }) => {
+                "use it as it is, or name another directory with --dir"
+            }
+            Self::Create(CreateError::Open(source)) | Self::Open(source) => {
+                return open_hint(source);
+            }
+            Self::Read(ledger::ReadError::NotANotebook { .. }) => NO_NOTEBOOK,
+            Self::Ingest(datasets::IngestError::NotOfFormat { .. }) => {
+                "name the format with --format; `ledger ingest --help` lists them"
+            }
+            Self::Blob(ledger::BlobError::Damaged { .. } | ledger::BlobError::Missing { .. }) => {
+                "`ledger verify` lists all that is damaged; restore the file from a copy"
+            }
+            Self::Model(models::ModelError::Malformed { .. }) => {
+                "the file is damaged or cut short: `ledger model pull` fetches it again"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+const NO_NOTEBOOK: &str =
+    "make one with `ledger init`, or name one with --dir or the environment's LEDGER_DIR";
+
+fn open_kind(error: &OpenError) -> Kind {
+    match error {
+        OpenError::NotANotebook { .. } => Kind::NotFound,
+        OpenError::Locked { .. } => Kind::Busy,
+        OpenError::Corrupt { .. } => Kind::Damaged,
+        OpenError::Config { .. } | OpenError::Newer { .. } => Kind::Usage,
+        _ => Kind::Storage,
+    }
+}
+
+fn open_hint(error: &OpenError) -> Option<String> {
+    let hint = match error {
+        OpenError::NotANotebook { .. } => NO_NOTEBOOK,
+        OpenError::Locked { .. } => {
+            "reading commands (log, show, search, why, status) work meanwhile; to write, end the \
+             process that holds it"
+        }
+        OpenError::Corrupt { .. } => "`ledger verify` says which events are sound",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+fn append_kind(error: &AppendError) -> Kind {
+    match error {
+        AppendError::Conflict { .. } | AppendError::IdReused { .. } => Kind::Conflict,
+        AppendError::DiskLow { .. } | AppendError::Poisoned { .. } => Kind::Storage,
+        _ => Kind::Internal,
+    }
+}
+
+fn read_kind(error: &ledger::ReadError) -> Kind {
+    match error {
+        ledger::ReadError::NotANotebook { .. } => Kind::NotFound,
+        ledger::ReadError::Io { .. } => Kind::Storage,
+        _ => Kind::Damaged,
+    }
+}
+
+fn blob_kind(error: &ledger::BlobError) -> Kind {
+    match error {
+        ledger::BlobError::Damaged { .. } | ledger::BlobError::Missing { .. } => Kind::Damaged,
+        _ => Kind::Storage,
+    }
+}

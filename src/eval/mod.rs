@@ -1,0 +1,9 @@
+//! Evaluation: deployments answer a suite, and every answer is scored and recorded.
+
+mod arm;
+mod run;
+mod work;
+
+pub use arm::{Arm, Local, Recorded, cep_factor, find_cep, propose_cep};
+pub use run::{EvalWish, Evaluated, evaluate};
+pub use work::{Answer, Answered, answer_cases, answers_recorded, case_facts, decoder};

@@ -1,0 +1,272 @@
+//! The evaluation executor: one look at the suite, one event for each case, the outcome.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use datasets::template::normalise_query;
+use datasets::{Case, SuiteManifest};
+use ledger::Digest;
+use ledger::catalogue::{
+    CaseScored, Deployment, RunClaimed, RunFinished, RunInputs, RunOutcome, RunRequested,
+    RunStarted, TestLookedAt,
+};
+use queries::projection::State;
+use serde_json::{Value, json};
+
+use super::arm::Arm;
+use super::work::{Answered, answer_cases, answers_recorded, case_facts};
+use crate::build::{Suite, load_split};
+use crate::error::{AppError, Kind};
+use crate::lab::{Lab, Place};
+use crate::measure;
+use crate::rows::Traces;
+
+/// What should be evaluated.
+pub struct EvalWish<'a> {
+    /// The suite.
+    pub suite: &'a Suite,
+    /// The arm.
+    pub arm: &'a Arm<'a>,
+    /// Name of the arm in tables.
+    pub label: String,
+    /// Go on although the suite's questions stand in the adapter's training side or the prefix.
+    pub allow_leak: bool,
+}
+
+/// A finished evaluation.
+#[derive(Clone, Debug)]
+pub struct Evaluated {
+    /// Run id.
+    pub run: String,
+    /// What was evaluated.
+    pub deployment: Deployment,
+    /// Its identity.
+    pub deployment_id: Digest,
+    /// Cases.
+    pub n: u64,
+    /// Exact in the strict reading.
+    pub exact_strict: u64,
+    /// Exact in the lenient reading.
+    pub exact_lenient: u64,
+    /// The record had it already.
+    pub known: bool,
+}
+
+/// Evaluates an arm on a suite. A finished evaluation is returned as it is; one that broke off
+/// answers what is missing.
+///
+/// # Errors
+/// When the suite leaks into the arm, a body is damaged, or the record refuses an event.
+pub fn evaluate(lab: &Lab<'_>, wish: &EvalWish<'_>) -> Result<Evaluated, AppError> {
+    let deployment = wish.arm.deployment();
+    let deployment_id = Digest::of_json(&deployment)?;
+    let request = json!({
+        "work": "eval",
+        "suite": wish.suite.facts.suite,
+        "suite_event": wish.suite.event,
+        "deployment": deployment,
+        "label": wish.label,
+        "scorer": wish.suite.facts.scorer,
+    });
+    let run = format!("eval-{}", Digest::of_json(&request)?.short());
+    let state = queries::projection::fold_all(&lab.notebook.reader())?;
+    let known = state.runs.get(&run);
+    let done = |outcome: &RunOutcome, known| match outcome {
+        RunOutcome::Eval { n, exact_strict, exact_lenient } => Some(Evaluated {
+            run: run.clone(),
+            deployment: deployment.clone(),
+            deployment_id,
+            n: *n,
+            exact_strict: *exact_strict,
+            exact_lenient: *exact_lenient,
+            known,
+        }),
+        RunOutcome::Train { .. } => None,
+    };
+    if let Some(done) = known.and_then(|k| k.outcome.as_ref()).and_then(|o| done(o, true)) {
+        return Ok(done);
+    }
+    let leaked = leaked_questions(lab, &state, wish, &deployment)?;
+    let started = started(wish, (&run, &deployment, deployment_id), leaked);
+    let scored: BTreeSet<String> =
+        known.map(|k| k.cases.iter().map(|c| c.facts.case.clone()).collect()).unwrap_or_default();
+    begin(lab, wish, &started, request)?;
+    answer(lab, wish, (&run, deployment_id), &scored)?;
+    let outcome = finish(lab, wish, &run)?;
+    done(&outcome, false)
+        .ok_or_else(|| AppError::said(Kind::Internal, "an evaluation with another outcome"))
+}
+
+/// Counts the suite's questions that stand in the arm's training side or prefix, and refuses
+/// where there are any.
+fn leaked_questions(
+    lab: &Lab<'_>,
+    state: &State,
+    wish: &EvalWish<'_>,
+    deployment: &Deployment,
+) -> Result<u64, AppError> {
+    let Arm::Local(local) = wish.arm else { return Ok(0) };
+    let manifest = &wish.suite.manifest;
+    let mut leaked = prefix_leaks(manifest, local.cep.as_ref().map(|cep| cep.text.as_str()));
+    if let Some(training) = state.runs.training_of(&deployment.adapter)
+        && let Some(RunInputs::Train { dataset, .. }) = &training.inputs
+    {
+        let reader = lab.notebook.reader();
+        let split = load_split(&reader, &dataset.to_string())?;
+        let traces = Traces::list(&reader)?;
+        let train = split.manifest.side(datasets::Side::Train);
+        let rows = train
+            .map(|row| Ok((row.seq, traces.episode(row.seq)?)))
+            .collect::<Result<Vec<_>, AppError>>()?;
+        let rows: Vec<(u64, &datasets::Episode)> = rows.iter().map(|(s, e)| (*s, e)).collect();
+        leaked += datasets::leak::leakage(&rows, manifest).shared_questions.len() as u64;
+    }
+    if leaked > 0 && !wish.allow_leak {
+        let (name, n) = (manifest.name(), manifest.n());
+        return Err(AppError::hinted(
+            Kind::Refused,
+            format!(
+                "suite {name} is contaminated for {}: {leaked} of its {n} questions stand in its \
+                 training data or prefix, whatever the template",
+                wish.label
+            ),
+            "train without them (`ledger split --keep-out`), or look all the same with \
+             --allow-leak: the arm is then marked `leak`, and no gate passes it",
+        ));
+    }
+    Ok(leaked)
+}
+
+/// Counts questions that stand word by word in a prefix.
+fn prefix_leaks(manifest: &SuiteManifest, prefix: Option<&str>) -> u64 {
+    let Some(prefix) = prefix.map(normalise_query) else { return 0 };
+    let inside = |case: &&Case| prefix.contains(&normalise_query(&case.query));
+    manifest.cases.iter().filter(inside).count() as u64
+}
+
+/// Returns the facts with which the run starts.
+fn started(
+    wish: &EvalWish<'_>,
+    (run, deployment, deployment_id): (&str, &Deployment, Digest),
+    leaked_questions: u64,
+) -> RunStarted {
+    let mut flags = wish.arm.flags();
+    if leaked_questions > 0 {
+        flags.push("leak".to_owned());
+    }
+    RunStarted {
+        run: run.to_owned(),
+        inputs: RunInputs::Eval {
+            name: wish.suite.facts.name.clone(),
+            suite: wish.suite.facts.suite,
+            suite_event: wish.suite.event,
+            scorer: wish.suite.facts.scorer,
+            deployment: deployment.clone(),
+            deployment_id,
+            label: wish.label.clone(),
+            flags,
+            leaked_questions,
+        },
+        // Greedy decoding draws nothing.
+        seed: "0".to_owned(),
+    }
+}
+
+fn begin(
+    lab: &Lab<'_>,
+    wish: &EvalWish<'_>,
+    started: &RunStarted,
+    request: Value,
+) -> Result<(), AppError> {
+    let run = &started.run;
+    let stream = format!("run/{run}");
+    let requested = RunRequested { run: run.clone(), work: "eval".to_owned(), request };
+    let place = Place::run(run).because(wish.suite.event);
+    let asked = lab.record(&stream, &format!("{run}/requested"), &requested, place)?;
+    let claimed = RunClaimed { run: run.clone() };
+    let place = Place::run(run).because(asked);
+    let claimed = lab.record(&stream, &format!("{run}/claimed"), &claimed, place)?;
+    let place = Place::run(run).because(claimed).measured(measure::environment());
+    let began = lab.record(&stream, &format!("{run}/started"), started, place)?;
+    let look = TestLookedAt {
+        name: wish.suite.facts.name.clone(),
+        suite: wish.suite.facts.suite,
+        deployment: Digest::of_json(&wish.arm.deployment())?,
+        scorer: wish.suite.facts.scorer,
+        purpose: "eval".to_owned(),
+    };
+    let place = Place::run(run).because(began);
+    lab.record(&format!("suite/{}", look.name), &format!("{run}/look"), &look, place)?;
+    Ok(())
+}
+
+fn answer(
+    lab: &Lab<'_>,
+    wish: &EvalWish<'_>,
+    (run, deployment_id): (&str, Digest),
+    scored: &BTreeSet<String>,
+) -> Result<(), AppError> {
+    let manifest = &wish.suite.manifest;
+    let missing: Vec<(usize, &Case)> =
+        manifest.cases.iter().enumerate().filter(|(_, c)| !scored.contains(&c.id)).collect();
+    let began = Instant::now();
+    let answered: Vec<Answered> = match wish.arm {
+        Arm::Local(local) => {
+            let cases: Vec<&Case> = missing.iter().map(|(_, case)| *case).collect();
+            let bar = lab.talk.bar(cases.len() as u64, &wish.label);
+            let answered = answer_cases(local, &cases, &bar)?;
+            bar.finish_and_clear();
+            answered
+        }
+        Arm::Recorded(recorded) => {
+            let traces = Traces::list(&lab.notebook.reader())?;
+            let all = answers_recorded(&traces, &recorded.source, manifest)?;
+            missing.iter().filter_map(|(i, _)| all.get(*i).cloned()).collect()
+        }
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    let texts = answered.iter().filter_map(|a| a.answer.as_ref());
+    let bodies: Vec<Vec<u8>> = texts.map(|answer| answer.text.clone().into_bytes()).collect();
+    lab.notebook.blobs().put_many(&bodies)?;
+    let stream = format!("run/{run}");
+    let mut events = Vec::with_capacity(missing.len());
+    for (case, answered) in missing.iter().zip(&answered) {
+        let facts: CaseScored = case_facts(manifest, *case, deployment_id, answered);
+        let measured = match answered.latency_ms {
+            Some(latency) => json!({
+                "latency_ms": latency,
+                "batch": answered.batch,
+                "run_seconds": seconds,
+            }),
+            None => json!({}),
+        };
+        let place = Place::run(run).measured(measured);
+        events.push(lab.event(&stream, &format!("{run}/case/{}", facts.case), &facts, place)?);
+    }
+    lab.notebook.append(&[], events)?;
+    Ok(())
+}
+
+fn finish(lab: &Lab<'_>, wish: &EvalWish<'_>, run: &str) -> Result<RunOutcome, AppError> {
+    let state = queries::projection::fold_all(&lab.notebook.reader())?;
+    let cases = state.runs.get(run).map(|known| known.cases.as_slice()).unwrap_or_default();
+    let n = cases.len() as u64;
+    if n != wish.suite.manifest.n() {
+        let want = wish.suite.manifest.n();
+        let what = format!("run {run} scored {n} of {want} cases");
+        return Err(AppError::said(Kind::Internal, what));
+    }
+    let count = |exact: fn(&CaseScored) -> bool| {
+        cases.iter().filter(|case| exact(&case.facts)).count() as u64
+    };
+    let outcome = RunOutcome::Eval {
+        n,
+        exact_strict: count(|case| case.strict.exact),
+        exact_lenient: count(|case| case.lenient.exact),
+    };
+    let facts = RunFinished { run: run.to_owned(), outcome: outcome.clone() };
+    let measured = json!({ "peak_rss_mb": measure::peak_rss_mb() });
+    let place = Place::run(run).measured(measured);
+    lab.record(&format!("run/{run}"), &format!("{run}/finished"), &facts, place)?;
+    Ok(outcome)
+}

@@ -1,0 +1,107 @@
+//! Reading episodes back: the traces of the record by event number and source.
+
+use std::collections::BTreeMap;
+
+use datasets::Episode;
+use datasets::manifest::Stored as _;
+use ledger::catalogue::{TraceIngested, TraceRevised};
+use ledger::{Digest, Facts as _, Reader};
+
+use crate::error::{AppError, Kind};
+
+/// The traces that stand in a record. Their text is read when asked for.
+pub struct Traces {
+    reader: Reader,
+    by_seq: BTreeMap<u64, TraceIngested>,
+    /// (source, external id) -> newest event, so that a revised trace is taken in its last form.
+    newest: BTreeMap<(String, String), u64>,
+}
+
+impl Traces {
+    /// Lists the traces of a record.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn list(reader: &Reader) -> Result<Self, AppError> {
+        let mut traces =
+            Self { reader: reader.clone(), by_seq: BTreeMap::new(), newest: BTreeMap::new() };
+        for event in reader.events(0)? {
+            let event = event?;
+            let trace = match event.kind.as_str() {
+                TraceIngested::KIND => event.facts::<TraceIngested>()?,
+                TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
+                _ => continue,
+            };
+            let key = (trace.source.clone(), trace.external_id.clone());
+            traces.newest.insert(key, event.seq);
+            traces.by_seq.insert(event.seq, trace);
+        }
+        Ok(traces)
+    }
+
+    /// Returns, by external id, the newest event of a source's traces and its content.
+    pub fn contents(&self, source: &str) -> BTreeMap<String, (Option<u64>, Digest)> {
+        let of_source = self.newest.iter().filter(|((name, _), _)| name == source);
+        of_source
+            .filter_map(|((_, id), seq)| {
+                Some((id.clone(), (Some(*seq), self.by_seq.get(seq)?.content)))
+            })
+            .collect()
+    }
+
+    /// Returns the facts of a trace.
+    pub fn facts(&self, seq: u64) -> Option<&TraceIngested> {
+        self.by_seq.get(&seq)
+    }
+
+    /// Lists all sources, sorted.
+    pub fn sources(&self) -> Vec<String> {
+        let mut sources: Vec<String> = self.newest.keys().map(|(source, _)| source.clone()).collect();
+        sources.dedup();
+        sources
+    }
+
+    /// Reads the episode that an event brought in.
+    ///
+    /// # Errors
+    /// When the event is no trace, or its body is missing or damaged.
+    pub fn episode(&self, seq: u64) -> Result<Episode, AppError> {
+        let Some(trace) = self.by_seq.get(&seq) else {
+            return Err(AppError::said(Kind::Damaged, format!("event {seq} is no trace")));
+        };
+        let bytes = self.reader.blobs().get(&trace.body)?;
+        Ok(Episode::from_stored(&bytes)?)
+    }
+
+    /// Reads all episodes of a source, in the order of the record.
+    ///
+    /// # Errors
+    /// When a body is missing or damaged.
+    pub fn of_source(&self, source: &str) -> Result<Vec<(u64, Episode)>, AppError> {
+        let of = |((name, _), seq): (&(String, String), &u64)| (name == source).then_some(*seq);
+        let mut seqs: Vec<u64> = self.newest.iter().filter_map(of).collect();
+        seqs.sort_unstable();
+        seqs.into_iter().map(|seq| Ok((seq, self.episode(seq)?))).collect()
+    }
+
+    /// Reads all episodes of several sources; a source without rows is an error.
+    ///
+    /// # Errors
+    /// When a source is unknown, or a body is missing or damaged.
+    pub fn of_sources(&self, sources: &[String]) -> Result<Vec<(u64, Episode)>, AppError> {
+        let mut rows = Vec::new();
+        for source in sources {
+            let found = self.of_source(source)?;
+            if found.is_empty() {
+                return Err(AppError::hinted(
+                    Kind::NotFound,
+                    format!("no trace came from source {source:?}"),
+                    format!("known sources: {}", self.sources().join(", ")),
+                ));
+            }
+            rows.extend(found);
+        }
+        rows.sort_by_key(|(seq, _)| *seq);
+        Ok(rows)
+    }
+}

@@ -1,0 +1,9 @@
+//! Training: recipes, the work itself, and recording it.
+
+mod recipe;
+mod run;
+mod work;
+
+pub use recipe::Recipe;
+pub use run::{Trained, TrainWish, train, train_with_pilots};
+pub use work::{Made, Plan, RowSet, Sink, Start, Work, outcome, read_adapter, started};

@@ -1,0 +1,293 @@
+//! The work of training, apart from recording it: what the executor appends and what a replay
+//! compares come out of the same function.
+
+use datasets::{Cep, Side};
+use ledger::catalogue::{CheckpointSaved, RunInputs, RunOutcome, RunStarted, StepCompleted};
+use ledger::{BodyRef, Digest};
+use models::lora::Adapter;
+use models::render::TrainingRow;
+use models::trainer::{TrainSpec, Trainer};
+use models::{Model, peft, rng};
+use serde_json::json;
+
+use super::recipe::Recipe;
+use crate::build::Split;
+use crate::error::{AppError, Kind};
+use crate::lab::body_ref;
+use crate::prompt;
+use crate::rows::Traces;
+
+/// Rows of a dataset, as a model reads them.
+pub struct RowSet {
+    /// Rows to train on, with the events they came from.
+    pub train: Vec<(u64, TrainingRow)>,
+    /// Rows held out.
+    pub dev: Vec<TrainingRow>,
+}
+
+impl RowSet {
+    /// Renders the rows of a dataset.
+    ///
+    /// # Errors
+    /// When a body is missing or damaged, or a prompt alone fills the limit.
+    pub fn render(
+        traces: &Traces,
+        split: &Split,
+        model: &Model,
+        cep: Option<&Cep>,
+        limit: usize,
+    ) -> Result<Self, AppError> {
+        let row = |seq: u64| -> Result<TrainingRow, AppError> {
+            let episode = traces.episode(seq)?;
+            let messages = prompt::messages(episode.prompt_turns(), cep);
+            Ok(model.renderer.training_row(&messages, &trained_answer(&episode), limit)?)
+        };
+        let side = |side| split.manifest.side(side).map(|at| at.seq);
+        let train = side(Side::Train).map(|seq| Ok((seq, row(seq)?)));
+        let dev = side(Side::Dev).map(row).collect::<Result<_, AppError>>()?;
+        Ok(Self { train: train.collect::<Result<_, AppError>>()?, dev })
+    }
+
+    /// Lists the events of rows whose answer was cut.
+    pub fn truncated(&self) -> Vec<u64> {
+        self.train.iter().filter(|(_, row)| row.truncated).map(|(seq, _)| *seq).collect()
+    }
+}
+
+/// Returns the answer that a row teaches. The toolcall prompt asks for exactly one call, so it is
+/// the first where several are known.
+fn trained_answer(episode: &datasets::Episode) -> String {
+    match episode.gold.calls().first() {
+        Some(first) if episode.track == "toolcall" => datasets::gold::write_wrapper(first),
+        _ => episode.gold_text(),
+    }
+}
+
+/// Everything that training needs to know beside its rows.
+pub struct Plan {
+    /// Run id.
+    pub run: String,
+    /// Recipe with one rate.
+    pub recipe: Recipe,
+    /// Name of the base model.
+    pub model: String,
+    /// Prefix that the rows carry, or `none`.
+    pub cep: String,
+    /// Identity of the dataset.
+    pub dataset: Digest,
+    /// Event that built it.
+    pub split: u64,
+}
+
+/// Where to go on.
+pub struct Start {
+    /// Steps made.
+    pub step: u64,
+    /// The adapter after them.
+    pub adapter: Adapter,
+    /// Optimiser state after them.
+    pub optimiser: Vec<u8>,
+}
+
+/// Something that training made.
+pub enum Made {
+    /// A step.
+    Step(StepCompleted),
+    /// A checkpoint with its bodies.
+    Checkpoint(CheckpointSaved, Vec<Vec<u8>>),
+}
+
+/// Takes what training makes; says whether to go on.
+pub type Sink<'a> = dyn FnMut(Made) -> Result<bool, AppError> + 'a;
+
+/// Returns the facts with which a run of this plan starts.
+///
+/// # Errors
+/// When the recipe has no JSON form.
+pub fn started(plan: &Plan, model: &Model) -> Result<RunStarted, AppError> {
+    Ok(RunStarted {
+        run: plan.run.clone(),
+        inputs: RunInputs::Train {
+            model: plan.model.clone(),
+            base: Digest::from_bytes(model.digest),
+            template: Digest::from_bytes(model.renderer.digest()),
+            dataset: plan.dataset,
+            split: plan.split,
+            cep: plan.cep.clone(),
+            recipe: serde_json::to_value(&plan.recipe)?,
+            recipe_digest: Digest::of_json(&plan.recipe)?,
+        },
+        seed: plan.recipe.seed.clone(),
+    })
+}
+
+/// Training in progress.
+pub struct Work<'a> {
+    plan: &'a Plan,
+    rows: &'a RowSet,
+    trainer: Trainer,
+    steps_per_epoch: u64,
+}
+
+impl<'a> Work<'a> {
+    /// Prepares training, from the beginning or from a checkpoint.
+    ///
+    /// # Errors
+    /// When there are no rows, or the checkpoint does not fit.
+    pub fn new(
+        plan: &'a Plan,
+        model: &Model,
+        rows: &'a RowSet,
+        start: Option<&Start>,
+    ) -> Result<Self, AppError> {
+        if rows.train.is_empty() {
+            return Err(AppError::said(Kind::Input, "the dataset has no row to train on"));
+        }
+        let recipe = &plan.recipe;
+        let per_step = (recipe.batch * recipe.accumulate) as u64;
+        let steps_per_epoch = (rows.train.len() as u64).div_ceil(per_step);
+        let steps = steps_per_epoch * recipe.epochs;
+        let spec = TrainSpec {
+            rate: recipe.rates.first().copied().unwrap_or_default(),
+            schedule: recipe.schedule,
+            warmup: (recipe.warmup * steps as f64).ceil() as u64,
+            steps,
+            weight_decay: recipe.weight_decay,
+            clip: recipe.clip,
+            seed: recipe.seed_number(),
+            longest: recipe.max_tokens,
+        };
+        let config = &model.weights.config;
+        let fresh = Adapter::fresh(&recipe.lora(), config, recipe.seed_number());
+        let weights = std::sync::Arc::clone(&model.weights);
+        let mut trainer = Trainer::new(weights, &fresh, spec)?;
+        if let Some(start) = start {
+            trainer.resume(&start.adapter, &start.optimiser, start.step)?;
+        }
+        Ok(Self { plan, rows, trainer, steps_per_epoch })
+    }
+
+    /// Returns the steps of the whole run.
+    pub fn steps(&self) -> u64 {
+        self.steps_per_epoch * self.plan.recipe.epochs
+    }
+
+    /// Trains to the end, or until the sink says stop.
+    ///
+    /// # Errors
+    /// When the numbers are not finite, or the sink fails.
+    pub fn run(&mut self, sink: &mut Sink<'_>) -> Result<(), AppError> {
+        while self.trainer.steps_made() < self.steps() {
+            let made = self.trainer.steps_made();
+            let epoch = made / self.steps_per_epoch + 1;
+            let order = self.order(epoch);
+            let recipe = &self.plan.recipe;
+            let at = (made % self.steps_per_epoch) as usize * recipe.batch * recipe.accumulate;
+            let rows = order.iter().skip(at).take(recipe.batch * recipe.accumulate);
+            let rows: Vec<&TrainingRow> = rows.map(|i| &self.rows.train[*i].1).collect();
+            let micro: Vec<Vec<&TrainingRow>> =
+                rows.chunks(recipe.batch).map(<[_]>::to_vec).collect();
+            let step = self.trainer.step(&micro)?;
+            let facts = StepCompleted {
+                step: step.step,
+                epoch,
+                loss: step.loss,
+                rate: step.rate,
+                gradient_norm: step.gradient_norm,
+                tokens: step.tokens,
+                supervised: step.supervised,
+            };
+            if !sink(Made::Step(facts))? {
+                return Ok(());
+            }
+            if step.step % self.steps_per_epoch == 0 && !self.checkpoint(epoch, sink)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the order of an epoch's rows.
+    fn order(&self, epoch: u64) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.rows.train.len()).collect();
+        let seed = self.plan.recipe.seed_number();
+        rng::shuffle(&mut rng::stream(seed, "epoch-order", epoch), &mut order);
+        order
+    }
+
+    fn checkpoint(&mut self, epoch: u64, sink: &mut Sink<'_>) -> Result<bool, AppError> {
+        let weights = peft::weights_bytes(&self.trainer.adapter()?)?;
+        let last = epoch == self.plan.recipe.epochs;
+        let optimiser = if last { None } else { Some(self.trainer.optimiser_bytes()?) };
+        let dev_loss = if self.rows.dev.is_empty() {
+            // Without a dev side nothing can be chosen: the last epoch is taken.
+            -(epoch as f64)
+        } else {
+            self.trainer.mean_loss(&self.rows.dev, self.plan.recipe.batch)?
+        };
+        let facts = CheckpointSaved {
+            step: self.trainer.steps_made(),
+            epoch,
+            weights: body_ref(&weights),
+            optimiser: optimiser.as_deref().map(body_ref),
+            dev_loss,
+        };
+        sink(Made::Checkpoint(facts, std::iter::once(weights).chain(optimiser).collect()))
+    }
+}
+
+/// Returns the outcome of a run from its checkpoints: the one with the lowest dev loss, of equal
+/// ones the first. Also returns the bytes of `adapter_config.json`.
+///
+/// # Errors
+/// When there is no checkpoint, or something has no JSON form.
+pub fn outcome(
+    started: &RunStarted,
+    recipe: &Recipe,
+    checkpoints: &[CheckpointSaved],
+    truncated: Vec<u64>,
+) -> Result<(RunOutcome, Vec<u8>), AppError> {
+    let RunInputs::Train { model, base, template, dataset, cep, recipe_digest, .. } =
+        &started.inputs
+    else {
+        return Err(AppError::said(Kind::Internal, "the outcome of a run that does not train"));
+    };
+    let best = checkpoints.iter().min_by(|a, b| a.dev_loss.total_cmp(&b.dev_loss));
+    let Some(best) = best else {
+        return Err(AppError::said(Kind::Internal, "a training run without a checkpoint"));
+    };
+    let config = peft::config_json(&recipe.lora(), model);
+    let config = ledger::id::canonical_json(&config)?;
+    let identity = json!({
+        "base": base,
+        "tokenizer_and_template": template,
+        "recipe": recipe_digest,
+        "dataset": dataset,
+        "cep": cep,
+        "weights": best.weights.digest,
+    });
+    let outcome = RunOutcome::Train {
+        adapter: Digest::of_json(&identity)?,
+        checkpoint_step: best.step,
+        epoch: best.epoch,
+        dev_loss: best.dev_loss,
+        config: body_ref(&config),
+        weights: best.weights.clone(),
+        truncated,
+    };
+    Ok((outcome, config))
+}
+
+/// Reads an adapter back from its bodies.
+///
+/// # Errors
+/// When a body is missing or damaged, or the adapter does not fit the model.
+pub fn read_adapter(
+    blobs: &ledger::Blobs,
+    model: &Model,
+    config: &BodyRef,
+    weights: &BodyRef,
+) -> Result<Adapter, AppError> {
+    let (config, weights) = (blobs.get(config)?, blobs.get(weights)?);
+    Ok(peft::read(&config, &weights, &model.weights.config)?)
+}
