@@ -5,6 +5,7 @@ use ledger::{BodyRef, Digest, Facts, NewEvent, Notebook};
 use serde_json::Value;
 
 use crate::error::AppError;
+use crate::rows::View;
 
 /// An executor's hands.
 pub struct Lab<'a> {
@@ -47,6 +48,11 @@ impl Place {
 }
 
 impl Lab<'_> {
+    /// Returns the record as it stands.
+    pub fn view(&self) -> View {
+        View::now(self.notebook.reader())
+    }
+
     /// Makes an event without appending it.
     ///
     /// # Errors
@@ -85,12 +91,7 @@ impl Lab<'_> {
 
 /// Returns the reference that storing `bytes` would give.
 pub fn body_ref(bytes: &[u8]) -> BodyRef {
-    BodyRef {
-        digest: Digest::of(bytes),
-        length: bytes.len() as u64,
-        cipher: None,
-        subject: None,
-    }
+    BodyRef { digest: Digest::of(bytes), length: bytes.len() as u64, cipher: None, subject: None }
 }
 
 /// Talk on the standard error: lines, and progress bars on a terminal.

@@ -5,13 +5,59 @@ use std::collections::BTreeMap;
 use datasets::Episode;
 use datasets::manifest::Stored as _;
 use ledger::catalogue::{TraceIngested, TraceRevised};
-use ledger::{Digest, Facts as _, Reader};
+use ledger::{Blobs, Digest, Envelope, Facts as _, ReadError, Reader};
 
 use crate::error::{AppError, Kind};
 
+/// The record up to an event: what somebody at that point could know.
+#[derive(Clone)]
+pub struct View {
+    reader: Reader,
+    before: u64,
+}
+
+impl View {
+    /// Sees everything.
+    pub fn now(reader: Reader) -> Self {
+        Self { reader, before: u64::MAX }
+    }
+
+    /// Sees what stood before event `seq`.
+    pub fn before(reader: Reader, seq: u64) -> Self {
+        Self { reader, before: seq }
+    }
+
+    /// Runs through the events.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn events(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<Envelope, AppError>> + use<>, AppError> {
+        let before = self.before;
+        let seen = move |event: &Result<Envelope, ReadError>| {
+            event.as_ref().map_or(true, |event| event.seq < before)
+        };
+        Ok(self.reader.events(0)?.take_while(seen).map(|event| Ok(event?)))
+    }
+
+    /// Returns the bodies beside the record.
+    pub fn blobs(&self) -> &Blobs {
+        self.reader.blobs()
+    }
+
+    /// Returns one event.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn get(&self, seq: u64) -> Result<Option<Envelope>, AppError> {
+        if seq >= self.before { Ok(None) } else { Ok(self.reader.get(seq)?) }
+    }
+}
+
 /// The traces that stand in a record. Their text is read when asked for.
 pub struct Traces {
-    reader: Reader,
+    blobs: Blobs,
     by_seq: BTreeMap<u64, TraceIngested>,
     /// (source, external id) -> newest event, so that a revised trace is taken in its last form.
     newest: BTreeMap<(String, String), u64>,
@@ -22,10 +68,10 @@ impl Traces {
     ///
     /// # Errors
     /// When the record cannot be read.
-    pub fn list(reader: &Reader) -> Result<Self, AppError> {
-        let mut traces =
-            Self { reader: reader.clone(), by_seq: BTreeMap::new(), newest: BTreeMap::new() };
-        for event in reader.events(0)? {
+    pub fn list(view: &View) -> Result<Self, AppError> {
+        let (by_seq, newest) = (BTreeMap::new(), BTreeMap::new());
+        let mut traces = Self { blobs: view.blobs().clone(), by_seq, newest };
+        for event in view.events()? {
             let event = event?;
             let trace = match event.kind.as_str() {
                 TraceIngested::KIND => event.facts::<TraceIngested>()?,
@@ -56,7 +102,8 @@ impl Traces {
 
     /// Lists all sources, sorted.
     pub fn sources(&self) -> Vec<String> {
-        let mut sources: Vec<String> = self.newest.keys().map(|(source, _)| source.clone()).collect();
+        let mut sources: Vec<String> =
+            self.newest.keys().map(|(source, _)| source.clone()).collect();
         sources.dedup();
         sources
     }
@@ -69,7 +116,7 @@ impl Traces {
         let Some(trace) = self.by_seq.get(&seq) else {
             return Err(AppError::said(Kind::Damaged, format!("event {seq} is no trace")));
         };
-        let bytes = self.reader.blobs().get(&trace.body)?;
+        let bytes = self.blobs.get(&trace.body)?;
         Ok(Episode::from_stored(&bytes)?)
     }
 

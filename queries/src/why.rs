@@ -293,7 +293,9 @@ impl Origins<'_> {
         let built = self.state.datasets.suites.iter().find(|built| built.event == event);
         let link = Link::new(event, format!("suite {name}"));
         match built {
-            Some(built) => link.detail(format!("{} cases, {}", built.facts.n, built.facts.suite)),
+            Some(built) => {
+                link.detail(format!("{} cases, {}", built.facts.n, built.facts.suite.short()))
+            }
             None => link,
         }
     }

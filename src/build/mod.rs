@@ -4,6 +4,6 @@ mod query;
 mod split;
 mod suite;
 
-pub use query::{QueryRows, rows_of_query};
+pub use query::{CORRECTION, QueryRows, feedback_id, rows_of_query, wish_of_query};
 pub use split::{Split, SplitSource, SplitWish, build_split, load_split, split_facts};
 pub use suite::{DEV_OF, Suite, build_suite, load_suite, suite_facts};

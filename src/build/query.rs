@@ -6,10 +6,13 @@ use std::collections::BTreeMap;
 use datasets::manifest::Stored as _;
 use datasets::{Episode, Gold, SuiteManifest};
 use ledger::catalogue::{CaseScored, FeedbackRecorded, SuiteBuilt, TraceIngested, TraceRevised};
-use ledger::{Digest, Facts as _, Reader};
+use ledger::{Digest, Facts as _};
+use queries::search::{Filters, Index};
 
-use crate::error::AppError;
-use crate::rows::Traces;
+use super::split::{SplitSource, SplitWish};
+use crate::error::{AppError, Kind};
+use crate::lab::Lab;
+use crate::rows::{Traces, View};
 
 /// Name of the feedback that carries the answer that should have come.
 pub const CORRECTION: &str = "correction";
@@ -23,6 +26,36 @@ pub struct QueryRows {
     pub left_out: Vec<(u64, String)>,
 }
 
+/// Most events that a search may bring into a dataset.
+const HITS_MAX: usize = 100_000;
+
+/// Turns a search into the wish for a dataset: its hits are frozen in the wish.
+///
+/// # Errors
+/// When the search cannot be run or finds nothing.
+pub fn wish_of_query(
+    lab: &Lab<'_>,
+    name: &str,
+    query: &str,
+    split: datasets::SplitSpec,
+    keep_out: Vec<String>,
+) -> Result<SplitWish, AppError> {
+    let mut index = Index::open_or_rebuild(&lab.notebook.dir().join("index"))?;
+    index.catch_up(&lab.notebook.reader())?;
+    let found = index.search(query, &Filters::default(), HITS_MAX)?;
+    let mut hits: Vec<u64> = found.hits.iter().map(|hit| hit.seq).collect();
+    hits.sort_unstable();
+    if hits.is_empty() {
+        return Err(AppError::hinted(
+            Kind::NotFound,
+            format!("the search {query:?} finds nothing"),
+            "try it with `ledger search` first",
+        ));
+    }
+    let source = SplitSource::Query { query: query.to_owned(), hits };
+    Ok(SplitWish { name: name.to_owned(), source, split, keep_out, check: Vec::new() })
+}
+
 /// Reads the rows behind events that a search found.
 ///
 /// A trace is taken with its gold, or with the gold of the newest correction of its id. A scored
@@ -30,22 +63,18 @@ pub struct QueryRows {
 ///
 /// # Errors
 /// When the record cannot be read or a body is missing or damaged.
-pub fn rows_of_query(
-    reader: &Reader,
-    traces: &Traces,
-    hits: &[u64],
-) -> Result<QueryRows, AppError> {
-    let corrections = corrections(reader)?;
+pub fn rows_of_query(view: &View, traces: &Traces, hits: &[u64]) -> Result<QueryRows, AppError> {
+    let corrections = corrections(view)?;
     let mut found: BTreeMap<u64, Episode> = BTreeMap::new();
     let mut left_out = Vec::new();
     for hit in hits {
-        let Some(event) = reader.get(*hit)? else {
+        let Some(event) = view.get(*hit)? else {
             left_out.push((*hit, "no such event".to_owned()));
             continue;
         };
         let seq = match event.kind.as_str() {
             TraceIngested::KIND | TraceRevised::KIND => *hit,
-            CaseScored::KIND => match question_of(reader, &event.facts()?)? {
+            CaseScored::KIND => match question_of(view, &event.facts()?)? {
                 Some(seq) => seq,
                 None => {
                     left_out.push((*hit, "its question stands in no dataset".to_owned()));
@@ -72,8 +101,8 @@ pub fn rows_of_query(
 }
 
 /// Returns the event of the row that a case's gold came from.
-fn question_of(reader: &Reader, case: &CaseScored) -> Result<Option<u64>, AppError> {
-    for event in reader.events(0)? {
+fn question_of(view: &View, case: &CaseScored) -> Result<Option<u64>, AppError> {
+    for event in view.events()? {
         let event = event?;
         if event.kind != SuiteBuilt::KIND {
             continue;
@@ -82,16 +111,16 @@ fn question_of(reader: &Reader, case: &CaseScored) -> Result<Option<u64>, AppErr
         if suite.suite != case.suite {
             continue;
         }
-        let manifest = SuiteManifest::from_stored(&reader.blobs().get(&suite.manifest)?)?;
+        let manifest = SuiteManifest::from_stored(&view.blobs().get(&suite.manifest)?)?;
         return Ok(manifest.cases.iter().find(|c| c.id == case.case).map(|c| c.gold_seq));
     }
     Ok(None)
 }
 
 /// Lists the newest correction of each response or trace id.
-fn corrections(reader: &Reader) -> Result<BTreeMap<String, Gold>, AppError> {
+fn corrections(view: &View) -> Result<BTreeMap<String, Gold>, AppError> {
     let mut corrections = BTreeMap::new();
-    for event in reader.events(0)? {
+    for event in view.events()? {
         let event = event?;
         if event.kind != FeedbackRecorded::KIND {
             continue;

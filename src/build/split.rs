@@ -2,15 +2,15 @@
 
 use datasets::manifest::Stored as _;
 use datasets::{Episode, Side, SplitManifest, SplitSpec, SuiteManifest};
+use ledger::Facts as _;
 use ledger::catalogue::{Leakage, SplitBuilt};
-use ledger::{Facts as _, Reader};
 use serde::{Deserialize, Serialize};
 
 use super::query::rows_of_query;
 use super::suite::load_suite;
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place, body_ref};
-use crate::rows::Traces;
+use crate::rows::{Traces, View};
 
 /// Where the rows of a dataset come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ pub struct Split {
 /// # Errors
 /// When a source or suite is unknown, or the split is refused.
 pub fn build_split(lab: &Lab<'_>, wish: &SplitWish) -> Result<Split, AppError> {
-    let (facts, manifest) = split_facts(&lab.notebook.reader(), wish)?;
+    let (facts, manifest) = split_facts(&lab.view(), wish)?;
     lab.notebook.blobs().put(&manifest.to_stored())?;
     let id = format!("split/{}/{}", wish.name, ledger::Digest::of_json(&facts)?);
     let event = lab.record(&format!("dataset/{}", wish.name), &id, &facts, Place::default())?;
@@ -72,17 +72,14 @@ pub fn build_split(lab: &Lab<'_>, wish: &SplitWish) -> Result<Split, AppError> {
 ///
 /// # Errors
 /// As [`build_split`].
-pub fn split_facts(
-    reader: &Reader,
-    wish: &SplitWish,
-) -> Result<(SplitBuilt, SplitManifest), AppError> {
-    let traces = Traces::list(reader)?;
+pub fn split_facts(view: &View, wish: &SplitWish) -> Result<(SplitBuilt, SplitManifest), AppError> {
+    let traces = Traces::list(view)?;
     let rows = match &wish.source {
         SplitSource::Sources { sources } => traces.of_sources(sources)?,
-        SplitSource::Query { hits, .. } => rows_of_query(reader, &traces, hits)?.rows,
+        SplitSource::Query { hits, .. } => rows_of_query(view, &traces, hits)?.rows,
     };
     let suites = |names: &[String]| -> Result<Vec<SuiteManifest>, AppError> {
-        names.iter().map(|name| Ok(load_suite(reader, name)?.manifest)).collect()
+        names.iter().map(|name| Ok(load_suite(view, name)?.manifest)).collect()
     };
     let keep_out = suites(&wish.keep_out)?;
     let manifest = datasets::split::build_split(&wish.split, &rows, &keep_out)?;
@@ -138,9 +135,9 @@ fn leakage(
 ///
 /// # Errors
 /// When there is none, or its manifest is missing or damaged.
-pub fn load_split(reader: &Reader, name: &str) -> Result<Split, AppError> {
+pub fn load_split(view: &View, name: &str) -> Result<Split, AppError> {
     let mut found = None;
-    for event in reader.events(0)? {
+    for event in view.events()? {
         let event = event?;
         if event.kind != SplitBuilt::KIND {
             continue;
@@ -158,6 +155,6 @@ pub fn load_split(reader: &Reader, name: &str) -> Result<Split, AppError> {
             "`ledger dataset list` names them; `ledger split` makes one",
         ));
     };
-    let manifest = SplitManifest::from_stored(&reader.blobs().get(&facts.manifest)?)?;
+    let manifest = SplitManifest::from_stored(&view.blobs().get(&facts.manifest)?)?;
     Ok(Split { event, facts, manifest })
 }

@@ -3,12 +3,12 @@
 use datasets::manifest::Stored as _;
 use datasets::{Episode, Side, SuiteManifest, SuiteSpec};
 use ledger::catalogue::SuiteBuilt;
-use ledger::{BodyRef, Facts as _, Reader};
+use ledger::{BodyRef, Facts as _};
 
 use super::split::load_split;
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place, body_ref};
-use crate::rows::Traces;
+use crate::rows::{Traces, View};
 
 /// Before the name of a dataset: the questions are its dev side.
 pub const DEV_OF: &str = "dev-of:";
@@ -28,7 +28,7 @@ pub struct Suite {
 /// # Errors
 /// When a source is unknown, or the suite is refused (no case, no gold, gold against gold < 1).
 pub fn build_suite(lab: &Lab<'_>, spec: &SuiteSpec) -> Result<Suite, AppError> {
-    let (facts, manifest) = suite_facts(&lab.notebook.reader(), spec)?;
+    let (facts, manifest) = suite_facts(&lab.view(), spec)?;
     lab.notebook.blobs().put(&manifest.to_stored())?;
     let id = format!("suite/{}/{}", spec.name, facts.manifest.digest);
     let event = lab.record(&format!("suite/{}", spec.name), &id, &facts, Place::default())?;
@@ -39,12 +39,9 @@ pub fn build_suite(lab: &Lab<'_>, spec: &SuiteSpec) -> Result<Suite, AppError> {
 ///
 /// # Errors
 /// As [`build_suite`].
-pub fn suite_facts(
-    reader: &Reader,
-    spec: &SuiteSpec,
-) -> Result<(SuiteBuilt, SuiteManifest), AppError> {
-    let traces = Traces::list(reader)?;
-    let questions = questions(reader, &traces, &spec.questions)?;
+pub fn suite_facts(view: &View, spec: &SuiteSpec) -> Result<(SuiteBuilt, SuiteManifest), AppError> {
+    let traces = Traces::list(view)?;
+    let questions = questions(view, &traces, &spec.questions)?;
     let golds = traces.of_sources(&spec.golds)?;
     let wider = traces.of_sources(&spec.wider)?;
     let manifest = datasets::suite::build_suite(spec, &questions, &golds, &wider)?;
@@ -67,15 +64,11 @@ fn manifest_ref(manifest: &SuiteManifest) -> BodyRef {
     body_ref(&manifest.to_stored())
 }
 
-fn questions(
-    reader: &Reader,
-    traces: &Traces,
-    from: &str,
-) -> Result<Vec<(u64, Episode)>, AppError> {
+fn questions(view: &View, traces: &Traces, from: &str) -> Result<Vec<(u64, Episode)>, AppError> {
     let Some(dataset) = from.strip_prefix(DEV_OF) else {
         return traces.of_sources(&[from.to_owned()]);
     };
-    let split = load_split(reader, dataset)?;
+    let split = load_split(view, dataset)?;
     let rows = split.manifest.side(Side::Dev);
     rows.map(|row| Ok((row.seq, traces.episode(row.seq)?))).collect()
 }
@@ -84,9 +77,9 @@ fn questions(
 ///
 /// # Errors
 /// When there is none, or its manifest is missing or damaged.
-pub fn load_suite(reader: &Reader, name: &str) -> Result<Suite, AppError> {
+pub fn load_suite(view: &View, name: &str) -> Result<Suite, AppError> {
     let mut found = None;
-    for event in reader.events(0)? {
+    for event in view.events()? {
         let event = event?;
         if event.kind != SuiteBuilt::KIND {
             continue;
@@ -104,6 +97,6 @@ pub fn load_suite(reader: &Reader, name: &str) -> Result<Suite, AppError> {
             "`ledger suite list` names them; `ledger suite build` makes one",
         ));
     };
-    let manifest = SuiteManifest::from_stored(&reader.blobs().get(&facts.manifest)?)?;
+    let manifest = SuiteManifest::from_stored(&view.blobs().get(&facts.manifest)?)?;
     Ok(Suite { event, facts, manifest })
 }

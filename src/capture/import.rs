@@ -158,7 +158,7 @@ enum Pending {
 }
 
 fn append(lab: &Lab<'_>, path: &Path, imported: &Imported) -> Result<FileReport, AppError> {
-    let traces = Traces::list(&lab.notebook.reader())?;
+    let traces = Traces::list(&lab.view())?;
     let facts = &imported.facts;
     let report = FileReport {
         file: path.display().to_string(),
@@ -226,7 +226,11 @@ impl Appender<'_> {
             self.report.revised += 1;
         }
         self.known.insert(id.clone(), (None, content));
-        self.pending.push(Pending::Episode { episode: Box::new(episode.clone()), content, revises });
+        self.pending.push(Pending::Episode {
+            episode: Box::new(episode.clone()),
+            content,
+            revises,
+        });
         Ok(())
     }
 

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use datasets::Cep;
 use ledger::catalogue::{CepProposed, Decoding, Deployment};
-use ledger::{Digest, Facts as _, Reader};
+use ledger::{Digest, Facts as _};
 use models::Model;
 use models::weights::Weights;
 
 use crate::error::AppError;
 use crate::lab::{Lab, Place};
+use crate::rows::View;
+
+/// Before the source of recorded answers, where a deployment names its base.
+pub const RECORDED: &str = "recorded:";
 
 /// What answers a suite.
 pub enum Arm<'a> {
@@ -39,8 +43,6 @@ pub struct Local<'a> {
 pub struct Recorded {
     /// Source whose traces carry the answers.
     pub source: String,
-    /// Label of the model that gave them.
-    pub model: String,
 }
 
 /// Returns a prefix as a field of a deployment.
@@ -56,7 +58,7 @@ impl Arm<'_> {
             Self::Recorded(recorded) => {
                 let unknown = || "unknown".to_owned();
                 Deployment {
-                    base: format!("recorded:{}", recorded.model),
+                    base: format!("{RECORDED}{}", recorded.source),
                     adapter: unknown(),
                     template: unknown(),
                     cep: unknown(),
@@ -71,8 +73,8 @@ impl Arm<'_> {
         match self {
             Self::Recorded(_) => vec!["recorded".to_owned()],
             Self::Local(local) => {
-                let shift = local.adapter.is_some()
-                    && local.trained_cep != cep_factor(local.cep.as_ref());
+                let shift =
+                    local.adapter.is_some() && local.trained_cep != cep_factor(local.cep.as_ref());
                 if shift { vec!["cep-shift".to_owned()] } else { Vec::new() }
             }
         }
@@ -87,10 +89,7 @@ impl Local<'_> {
             adapter: self.adapter.map_or_else(|| "none".to_owned(), |id| id.to_string()),
             template: Digest::from_bytes(self.model.renderer.digest()).to_string(),
             cep: cep_factor(self.cep.as_ref()),
-            decoding: Decoding {
-                method: "greedy".to_owned(),
-                max_new_tokens: self.max_new_tokens,
-            },
+            decoding: Decoding { method: "greedy".to_owned(), max_new_tokens: self.max_new_tokens },
         }
     }
 }
@@ -116,8 +115,8 @@ pub fn propose_cep(lab: &Lab<'_>, cep: &Cep) -> Result<u64, AppError> {
 ///
 /// # Errors
 /// When the record cannot be read, or its text is missing or damaged.
-pub fn find_cep(reader: &Reader, identity: &str) -> Result<Option<Cep>, AppError> {
-    for event in reader.events(0)? {
+pub fn find_cep(view: &View, identity: &str) -> Result<Option<Cep>, AppError> {
+    for event in view.events()? {
         let event = event?;
         if event.kind != CepProposed::KIND {
             continue;
@@ -126,7 +125,7 @@ pub fn find_cep(reader: &Reader, identity: &str) -> Result<Option<Cep>, AppError
         if facts.cep.to_string() != identity {
             continue;
         }
-        let text = String::from_utf8_lossy(&reader.blobs().get(&facts.body)?).into_owned();
+        let text = String::from_utf8_lossy(&view.blobs().get(&facts.body)?).into_owned();
         let (parent, targets) = (facts.parent, facts.targets);
         return Ok(Some(Cep { name: facts.name, text, parent, targets }));
     }

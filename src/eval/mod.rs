@@ -4,6 +4,6 @@ mod arm;
 mod run;
 mod work;
 
-pub use arm::{Arm, Local, Recorded, cep_factor, find_cep, propose_cep};
+pub use arm::{Arm, Local, RECORDED, Recorded, cep_factor, find_cep, propose_cep};
 pub use run::{EvalWish, Evaluated, evaluate};
 pub use work::{Answer, Answered, answer_cases, answers_recorded, case_facts, decoder};

@@ -111,9 +111,9 @@ fn leaked_questions(
     if let Some(training) = state.runs.training_of(&deployment.adapter)
         && let Some(RunInputs::Train { dataset, .. }) = &training.inputs
     {
-        let reader = lab.notebook.reader();
-        let split = load_split(&reader, &dataset.to_string())?;
-        let traces = Traces::list(&reader)?;
+        let view = lab.view();
+        let split = load_split(&view, &dataset.to_string())?;
+        let traces = Traces::list(&view)?;
         let train = split.manifest.side(datasets::Side::Train);
         let rows = train
             .map(|row| Ok((row.seq, traces.episode(row.seq)?)))
@@ -219,7 +219,7 @@ fn answer(
             answered
         }
         Arm::Recorded(recorded) => {
-            let traces = Traces::list(&lab.notebook.reader())?;
+            let traces = Traces::list(&lab.view())?;
             let all = answers_recorded(&traces, &recorded.source, manifest)?;
             missing.iter().filter_map(|(i, _)| all.get(*i).cloned()).collect()
         }

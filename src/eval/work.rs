@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use datasets::{Case, SuiteManifest};
 use indicatif::ProgressBar;
-use ledger::catalogue::CaseScored;
 use ledger::Digest;
+use ledger::catalogue::CaseScored;
 use models::decode::{Decoder, Ended, Progress};
 
 use super::arm::Local;
@@ -101,12 +101,8 @@ pub fn answers_recorded(
 ) -> Result<Vec<Answered>, AppError> {
     let rows = traces.of_sources(&[source.to_owned()])?;
     let found = manifest.recorded_answers(&rows);
-    let answer = |text: String| Answer {
-        text,
-        prompt_tokens: None,
-        answer_tokens: None,
-        ended: "recorded",
-    };
+    let answer =
+        |text: String| Answer { text, prompt_tokens: None, answer_tokens: None, ended: "recorded" };
     let answered = |recorded: Option<datasets::suite::Recorded>| Answered {
         answer: recorded.map(|recorded| answer(recorded.text)),
         latency_ms: None,

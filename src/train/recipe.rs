@@ -117,7 +117,8 @@ impl Recipe {
                 return Err(format!("{key} is {value}: it must lie from 0 to below 1"));
             }
         }
-        if self.rates.is_empty() || self.rates.iter().any(|rate| !(rate.is_finite() && *rate > 0.0)) {
+        if self.rates.is_empty() || self.rates.iter().any(|rate| !(rate.is_finite() && *rate > 0.0))
+        {
             return Err("rates must name at least one positive rate".to_owned());
         }
         if self.rates.len() > 1 && self.pilot_epochs == 0 {
@@ -126,7 +127,10 @@ impl Recipe {
         if self.modules.is_empty() {
             return Err("modules names no module".to_owned());
         }
-        self.seed.parse::<u64>().map(|_| ()).map_err(|_| format!("seed {:?} is no number", self.seed))
+        self.seed
+            .parse::<u64>()
+            .map(|_| ())
+            .map_err(|_| format!("seed {:?} is no number", self.seed))
     }
 
     /// Returns the shape of the adapter.

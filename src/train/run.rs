@@ -111,7 +111,7 @@ pub fn train(lab: &Lab<'_>, wish: &TrainWish<'_>) -> Result<Trained, AppError> {
     {
         return Ok(Trained { run, event, outcome, known: true });
     }
-    let traces = Traces::list(&lab.notebook.reader())?;
+    let traces = Traces::list(&lab.view())?;
     let limit = wish.recipe.max_tokens;
     let rows = RowSet::render(&traces, wish.split, wish.model, wish.cep, limit)?;
     let plan = Plan {

@@ -1,1 +1,7 @@
+//! The integration tests: through the public API and the `ledger` binary.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod docs;
+mod licences;
+mod tidy;
+mod tree;

@@ -186,6 +186,19 @@ fn superiority_needs_its_direction() {
 }
 
 #[test]
+fn better_is_not_worse() {
+    let report = build_report(input(arms(&first(50, N)))).unwrap();
+    let decision = decide(&shipped("champion"), &report, "adapter");
+    assert_eq!(decision.verdict, Verdict::Pass, "{:#?}", decision.rules);
+    let rules = "[[rule]]\nname = \"r\"\nkind = \"not_worse\"\nmetric = \"exact\"\n\
+                 reading = \"strict\"\nstratum = \"all\"\nagainst = \"teacher\"\nalpha = 0.05\n";
+    let decision = decide(&policy(rules), &report, "adapter");
+    let rule = &decision.rules[1];
+    assert!(rule.numbers["p_two_sided"].as_f64().unwrap() < 0.05, "{}", rule.says);
+    assert_eq!(rule.verdict, Verdict::Pass, "a small p in the right direction");
+}
+
+#[test]
 fn the_worst_verdict_counts() {
     use Verdict::{Fail, Inconclusive, Invalid, Pass};
     assert_eq!(worst([Pass, Fail, Invalid, Inconclusive].into_iter()), Invalid);

@@ -1,6 +1,6 @@
 //! How figures are written in tables.
 
-use super::{ArmFacts, Estimate, Group, Prf, Share};
+use super::{ArmFacts, Comparison, Estimate, Group, Prf, Report, Share};
 use crate::stats::Interval;
 
 /// Stands where there is no figure.
@@ -51,6 +51,16 @@ pub(super) fn remarks(arm: &ArmFacts) -> String {
         remarks.push(format!("{} questions were trained on", arm.leaked_questions));
     }
     remarks.join("; ")
+}
+
+/// Lists what is to be known of the arms of a comparison, a line each.
+pub(super) fn pair_remarks(report: &Report, comparison: &Comparison) -> Vec<String> {
+    let arms = [&comparison.first, &comparison.second].into_iter();
+    arms.filter_map(|label| report.facts.arm(label))
+        .map(|arm| (arm, remarks(arm)))
+        .filter(|(_, remarks)| !remarks.is_empty())
+        .map(|(arm, remarks)| format!("{}: {remarks}", arm.label))
+        .collect()
 }
 
 /// What the suite's track calls its three yes-or-no metrics.

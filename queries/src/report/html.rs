@@ -3,10 +3,10 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html as page};
 
 use super::format::{
-    estimate, figure, headings, milliseconds, range, remarks, signed, signed_range,
+    estimate, figure, headings, milliseconds, pair_remarks, range, remarks, signed, signed_range,
 };
 use super::markdown::side;
-use super::{ArmFacts, Comparison, ReadingKind, Report, Share, TrainingFacts};
+use super::{ArmFacts, Comparison, Estimate, ReadingKind, Report, Share, TrainingFacts};
 use super::{interval_plot, loss_curve};
 use crate::gate::{Decision, Policy, looks_text, p_text, verdict_word};
 
@@ -62,9 +62,9 @@ pub fn html(report: &Report, decisions: &[(&Policy, &str, &Decision)]) -> String
                 h2 { "Arms against each other" }
                 p {
                     "p is the exact two-sided McNemar test on exact answers; Δ is first less \
-                     second, with paired bootstrap intervals."
+                     second, with paired bootstrap intervals and Tango's score interval."
                 }
-                @for comparison in &facts.comparisons { (compare(comparison, facts.looks)) }
+                @for comparison in &facts.comparisons { (compare(comparison, report)) }
             }
         }
     }
@@ -242,14 +242,16 @@ fn cost(report: &Report) -> Markup {
     }
 }
 
-fn compare(comparison: &Comparison, looks: u64) -> Markup {
+fn compare(comparison: &Comparison, report: &Report) -> Markup {
     page! {
         h3 { (comparison.first) " and " (comparison.second) }
+        @for line in pair_remarks(report, comparison) { p { small { (line) } } }
         div.scroll { table {
             tr {
                 th { "stratum" } th { "reading" } th { "n" } th { "both" } th { "first only" }
-                th { "second only" } th { "neither" } th { "p (" (looks_text(looks)) ")" }
-                th { "Δ exact" }
+                th { "second only" } th { "neither" }
+                th { "p (" (looks_text(report.facts.looks)) ")" }
+                th { "Δ exact" } th { "score interval" }
                 th { "Δ F1 micro" }
             }
             @for group in &comparison.groups {
@@ -262,16 +264,22 @@ fn compare(comparison: &Comparison, looks: u64) -> Markup {
                     td.n { (group.second_only) }
                     td.n { (group.neither) }
                     td.n { (p_text(group.p_two_sided)) }
-                    @for difference in [&group.exact_difference, &group.f1_difference] {
-                        td.n {
-                            (signed(difference.value)) " "
-                            span.range { (signed_range(difference.interval)) }
-                        }
-                    }
+                    (difference(&group.exact_difference))
+                    td.n { span.range { (signed_range(group.exact_score_interval)) } }
+                    (difference(&group.f1_difference))
                 }
             }
         } }
         @if !comparison.discordant.is_empty() { (discordant(comparison)) }
+    }
+}
+
+fn difference(difference: &Estimate) -> Markup {
+    page! {
+        td.n {
+            (signed(difference.value)) " "
+            span.range { (signed_range(difference.interval)) }
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::format::{
-    NONE, estimate, figure, headings, milliseconds, remarks, share, signed, signed_range,
+    NONE, estimate, figure, headings, milliseconds, pair_remarks, remarks, share, signed,
+    signed_range,
 };
 use super::{ArmFacts, Comparison, Group, ReadingKind, Report, Side};
 use crate::gate::{Decision, Policy, looks_text, p_text, verdict_word};
@@ -25,10 +26,11 @@ pub fn markdown(report: &Report) -> String {
     text.push_str("\n## Arms against each other\n");
     text.push_str(
         "\n`first only` counts cases that only the first arm has exact. p is the exact two-sided \
-         McNemar test; Δ is first less second, with paired bootstrap intervals.\n",
+         McNemar test; Δ is first less second, with paired bootstrap intervals and \
+         Tango's score interval, which also holds where no resample differs.\n",
     );
     for comparison in &report.facts.comparisons {
-        compare(&mut text, comparison, report.facts.looks);
+        compare(&mut text, comparison, report);
     }
     text
 }
@@ -155,23 +157,25 @@ fn cost(text: &mut String, report: &Report) {
     }
 }
 
-fn compare(text: &mut String, comparison: &Comparison, looks: u64) {
+fn compare(text: &mut String, comparison: &Comparison, report: &Report) {
     let (first, second) = (cell(&comparison.first), cell(&comparison.second));
     put(text, format_args!("\n### {first} and {second}\n\n"));
+    for line in pair_remarks(report, comparison) {
+        put(text, format_args!("{}\n\n", cell(&line)));
+    }
     text.push_str("| stratum | reading | n | both | first only | second only | neither | ");
-    put(text, format_args!("p ({}) |", looks_text(looks)));
-    text.push_str(" Δ exact | Δ F1 micro |\n|---|---|---|---|---|---|---|---|---|---|\n");
+    put(text, format_args!("p ({}) |", looks_text(report.facts.looks)));
+    text.push_str(" Δ exact | Δ exact, score interval | Δ F1 micro |\n");
+    text.push_str("|---|---|---|---|---|---|---|---|---|---|---|\n");
     for group in &comparison.groups {
         let (stratum, reading) = (cell(&group.stratum), group.reading.name());
         put(text, format_args!("| {stratum} | {reading} | {} | {} | ", group.n, group.both));
         put(text, format_args!("{} | {} | ", group.first_only, group.second_only));
         put(text, format_args!("{} | {} | ", group.neither, p_text(group.p_two_sided)));
-        for difference in [&group.exact_difference, &group.f1_difference] {
-            let value = signed(difference.value);
-            put(text, format_args!("{value} {} | ", signed_range(difference.interval)));
-        }
-        text.pop();
-        text.push('\n');
+        let (exact, f1) = (&group.exact_difference, &group.f1_difference);
+        put(text, format_args!("{} {} | ", signed(exact.value), signed_range(exact.interval)));
+        put(text, format_args!("{} | ", signed_range(group.exact_score_interval)));
+        put(text, format_args!("{} {} |\n", signed(f1.value), signed_range(f1.interval)));
     }
     if comparison.discordant.is_empty() {
         text.push_str("\nThe same cases are exact in both.\n");

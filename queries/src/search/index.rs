@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ledger::Reader;
+use ledger::{Digest, Reader};
 use tantivy::directory::error::LockError;
 use tantivy::{IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term};
 
@@ -39,11 +39,11 @@ pub struct CaughtUp {
     pub held_elsewhere: bool,
 }
 
-/// Up to where a committed index came: the next event, and the id of the one before it.
+/// Up to where a committed index came: the next event, and what the one before it is stored as.
 #[derive(Debug, Default, PartialEq)]
 struct Mark {
     next: u64,
-    last_id: String,
+    last: Option<Digest>,
 }
 
 impl Mark {
@@ -51,12 +51,20 @@ impl Mark {
         let mut parts = payload?.splitn(3, ' ');
         let format: u32 = parts.next()?.parse().ok()?;
         let next = parts.next()?.parse().ok()?;
-        let last_id = parts.next()?.to_owned();
-        (format == FORMAT).then_some(Self { next, last_id })
+        let last = Some(parts.next()?.parse().ok()?);
+        (format == FORMAT).then_some(Self { next, last })
     }
 
     fn write(&self) -> String {
-        format!("{FORMAT} {} {}", self.next, self.last_id)
+        let last = self.last.map_or_else(String::new, |digest| digest.to_string());
+        format!("{FORMAT} {} {last}", self.next)
+    }
+
+    /// Makes the mark of a record's events before `next`; none where it has fewer.
+    fn of(reader: &Reader, next: u64) -> Result<Option<Self>, SearchError> {
+        let Some(before) = next.checked_sub(1) else { return Ok(Some(Self::default())) };
+        let bytes = reader.raw(before)?;
+        Ok(bytes.map(|bytes| Self { next, last: Some(Digest::of(&bytes)) }))
     }
 }
 
@@ -123,12 +131,9 @@ impl Index {
     /// When the record cannot be read or the index not be written.
     pub fn catch_up(&mut self, reader: &Reader) -> Result<CaughtUp, SearchError> {
         let mark = self.mark()?;
-        if mark.next > 0 {
-            let last = reader.get(mark.next - 1)?;
-            if last.is_none_or(|event| event.id != mark.last_id) {
-                *self = Self::empty(&self.path, self.fields.clone())?;
-                return self.catch_up(reader);
-            }
+        if Mark::of(reader, mark.next)?.as_ref() != Some(&mark) {
+            *self = Self::empty(&self.path, self.fields.clone())?;
+            return self.catch_up(reader);
         }
         let mut events = reader.events(mark.next)?.peekable();
         if events.peek().is_none() {
@@ -144,7 +149,7 @@ impl Index {
             }
             Err(source) => return Err(self.failed(source)),
         };
-        let caught = self.follow(writer, mark, (reader, events))?;
+        let caught = self.follow(writer, mark.next, (reader, events))?;
         self.reload()?;
         Ok(caught)
     }
@@ -152,7 +157,7 @@ impl Index {
     fn follow(
         &mut self,
         mut writer: IndexWriter,
-        mut mark: Mark,
+        mut next: u64,
         (reader, events): (
             &Reader,
             impl Iterator<Item = Result<ledger::Envelope, ledger::ReadError>>,
@@ -174,17 +179,22 @@ impl Index {
                 writer.add_document(document).map_err(|source| self.failed(source))?;
                 added += 1;
             }
-            mark = Mark { next: event.seq + 1, last_id: event.id };
-            if mark.next.is_multiple_of(COMMIT_EVERY) {
-                self.commit(&mut writer, &mark)?;
+            next = event.seq + 1;
+            if next.is_multiple_of(COMMIT_EVERY) {
+                self.commit(&mut writer, (reader, next))?;
             }
         }
-        self.commit(&mut writer, &mark)?;
+        self.commit(&mut writer, (reader, next))?;
         writer.wait_merging_threads().map_err(|source| self.failed(source))?;
-        Ok(CaughtUp { next: mark.next, added, held_elsewhere: false })
+        Ok(CaughtUp { next, added, held_elsewhere: false })
     }
 
-    fn commit(&self, writer: &mut IndexWriter, mark: &Mark) -> Result<(), SearchError> {
+    fn commit(
+        &self,
+        writer: &mut IndexWriter,
+        (reader, next): (&Reader, u64),
+    ) -> Result<(), SearchError> {
+        let mark = Mark::of(reader, next)?.unwrap_or_default();
         let mut commit = writer.prepare_commit().map_err(|source| self.failed(source))?;
         commit.set_payload(&mark.write());
         commit.commit().map_err(|source| self.failed(source))?;

@@ -35,6 +35,7 @@ fn the_state_holds_what_was_done() {
     // The split's lineage reaches the import; the promotion's reaches the split.
     let promotion = selected.since;
     let upstream = state.lineage.upstream(promotion);
+    assert!(state.lineage.upstream(lab.split).contains(&source.imports[0]));
     assert!(upstream.contains(&lab.split) && upstream.contains(&source.imports[0]));
     assert!(state.lineage.downstream(source.imports[0]).contains(&promotion));
 }

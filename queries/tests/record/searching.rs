@@ -156,6 +156,12 @@ fn a_broken_or_foreign_index_is_built_again() {
     foreign.catch_up(&lab.reader()).unwrap();
     assert_eq!(find(&foreign, "Alien").total, 0);
     assert_eq!(find(&foreign, "weather"), whole);
+    // One that has as many events with the same ids.
+    let mut lab = lab;
+    lab.append("trace/toolcall/train", &ingested(&lab, &episode(5, ("Martian", "alien"))));
+    foreign.catch_up(&lab.reader()).unwrap();
+    foreign.catch_up(&other.reader()).unwrap();
+    assert_eq!((find(&foreign, "Martian").total, find(&foreign, "Alien").total), (0, 1));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
-use std::time::Duration;
 
 use datasets::ingest::read;
 use datasets::score::score;
@@ -187,9 +186,7 @@ fn a_student_as_good_as_its_golds_passes_champion() {
         student,
         recorded(&suite, "teacher", "recorded/toolcall_azure"),
     ];
-    let begin = std::time::Instant::now();
     let report = report(&suite, arms).unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
     let policy = Policy::parse(Policy::shipped("champion").unwrap()).unwrap();
     let decision = decide(&policy, &report, "adapter");
     assert_eq!(decision.verdict, Verdict::Pass, "{:#?}", decision.rules);

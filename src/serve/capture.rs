@@ -1,0 +1,139 @@
+//! Recording served calls. A call succeeds though its recording fails; the failure is counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use datasets::template::query_of;
+use datasets::{Answer, Episode, Gold, Source, Turn};
+use ledger::catalogue::{FeedbackRecorded, Location};
+use ledger::{Digest, Notebook};
+use models::decode::{Ended, Generation};
+use serde_json::{Value, json};
+
+use super::engine::Engine;
+use crate::build::feedback_id;
+use crate::capture::trace_facts;
+use crate::error::AppError;
+use crate::lab::{Lab, Place, Talk};
+
+/// Source of served calls.
+pub const SERVED: &str = "serve";
+
+/// Records what is served.
+pub(crate) struct Capture {
+    notebook: Notebook,
+    actor: String,
+    calls: AtomicU64,
+    lost: AtomicU64,
+}
+
+/// A call that was answered.
+pub(crate) struct Served {
+    /// Response id.
+    pub id: String,
+    /// The conversation as it was asked.
+    pub turns: Vec<Turn>,
+    /// The answer's text.
+    pub text: String,
+    /// Its tokens.
+    pub made: Generation,
+    /// From request to the end of the answer, in milliseconds.
+    pub latency_ms: f64,
+}
+
+impl Capture {
+    /// Makes a recorder.
+    pub fn new(notebook: Notebook, actor: &str) -> Self {
+        let (calls, lost) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { notebook, actor: actor.to_owned(), calls, lost }
+    }
+
+    fn lab(&self) -> Lab<'_> {
+        Lab { notebook: &self.notebook, actor: &self.actor, talk: Talk { quiet: true } }
+    }
+
+    /// Returns an id for the next response: unlike any before in this record.
+    pub fn next_id(&self, engine: &Engine, turns: &[Turn]) -> String {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let head = self.notebook.reader().head().map(|head| head.size).unwrap_or_default();
+        let key = json!([engine.id, turns, head, call, std::process::id()]);
+        let digest = Digest::of_json(&key).unwrap_or_else(|_| Digest::of(&call.to_le_bytes()));
+        format!("chatcmpl-{}", &digest.to_string()[..24])
+    }
+
+    /// Counts (calls, calls whose recording failed).
+    pub fn counts(&self) -> (u64, u64) {
+        (self.calls.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed))
+    }
+
+    /// Records a call; a failure is counted and told, and nothing else.
+    pub fn record(&self, engine: &Engine, served: &Served) {
+        if let Err(error) = self.try_record(engine, served) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            eprintln!("the call {} was answered but not recorded: {error}", served.id);
+        }
+    }
+
+    fn try_record(&self, engine: &Engine, served: &Served) -> Result<u64, AppError> {
+        let lab = self.lab();
+        let mut flags = vec!["served".to_owned()];
+        flags.extend(engine.marks());
+        flags.sort();
+        let call = datasets::gold::strict_call(&served.text);
+        let episode = Episode {
+            schema: datasets::episode::EPISODE_SCHEMA,
+            track: if call.is_some() { "toolcall" } else { "chat" }.to_owned(),
+            tools: Vec::new(),
+            turns: served.turns.clone(),
+            gold: Gold::None,
+            answer: Some(Answer {
+                model: engine.id.to_string(),
+                text: Some(served.text.clone()),
+                calls: call.into_iter().collect(),
+            }),
+            query: query_of(last_user(&served.turns)),
+            source: Source {
+                name: SERVED.to_owned(),
+                external_id: served.id.clone(),
+                location: Location { file: String::new(), row: 0 },
+                format: "openai-chat".to_owned(),
+            },
+            licence: "own".to_owned(),
+            attribution: String::new(),
+            subject: None,
+            flags,
+        };
+        let body = lab.notebook.blobs().put(&episode.to_bytes())?;
+        let mut facts = trace_facts(&episode, episode.content_digest(), body);
+        if let Some(answer) = &episode.answer {
+            facts.tools.extend(answer.calls.iter().map(|call| call.name.clone()));
+        }
+        let measured = measured(engine, served);
+        let id = format!("trace/{SERVED}/{}", served.id);
+        lab.record(&format!("trace/{SERVED}"), &id, &facts, Place::default().measured(measured))
+    }
+
+    /// Records feedback.
+    ///
+    /// # Errors
+    /// When the record refuses it.
+    pub fn feedback(&self, feedback: &FeedbackRecorded) -> Result<u64, AppError> {
+        let id = feedback_id(feedback)?;
+        self.lab().record("trace/feedback", &id, feedback, Place::default())
+    }
+}
+
+/// Returns the last thing that the user said.
+fn last_user(turns: &[Turn]) -> &str {
+    let last = turns.iter().rfind(|turn| turn.role == "user");
+    last.map(|turn| turn.content.as_str()).unwrap_or_default()
+}
+
+fn measured(engine: &Engine, served: &Served) -> Value {
+    json!({
+        "deployment": engine.id,
+        "latency_ms": served.latency_ms,
+        "prompt_tokens": served.made.prompt_tokens,
+        "answer_tokens": served.made.ids.len(),
+        "ended": match served.made.ended { Ended::Stop => "stop", Ended::Length => "length" },
+    })
+}

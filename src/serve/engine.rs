@@ -1,0 +1,215 @@
+//! A deployment made ready to answer, checked against its identity.
+
+use std::sync::Arc;
+
+use datasets::Turn;
+use ledger::catalogue::{Deployment, RunFinished, RunInputs, RunOutcome, RunStarted};
+use ledger::{Digest, Facts as _};
+use models::decode::{Decoder, Generation, Progress};
+use queries::projection::State;
+
+use crate::error::{AppError, Kind};
+use crate::eval::{Local, decoder, find_cep};
+use crate::hub::Base;
+use crate::prompt;
+use crate::rows::View;
+use crate::train::read_adapter;
+
+/// A deployment ready to answer.
+pub struct Engine {
+    base: Base,
+    decoder: Decoder,
+    cep: Option<datasets::Cep>,
+    /// The deployment.
+    pub deployment: Deployment,
+    /// Its identity.
+    pub id: Digest,
+    /// Aliases that it holds, as `model@alias`.
+    pub aliases: Vec<String>,
+    /// An override gave it an alias though its gate had not passed.
+    pub overridden: bool,
+}
+
+/// Finds a deployment by alias (`canary` or `model@canary`) or by the start of its identity.
+///
+/// # Errors
+/// When none or several fit.
+pub fn find_deployment(state: &State, name: &str) -> Result<(Digest, Deployment), AppError> {
+    let by_alias = || {
+        let (model, alias) = name.split_once('@').map_or((None, name), |(m, a)| (Some(m), a));
+        let models = state.catalog.aliases.keys();
+        let mut models = models.filter(|known| model.is_none_or(|model| model == known.as_str()));
+        models.find_map(|known| state.catalog.holder(known, alias)).map(|held| held.deployment_id)
+    };
+    let found: Vec<Digest> = match by_alias() {
+        Some(id) => vec![id],
+        None => state.catalog.matching(name).copied().collect(),
+    };
+    let [id] = found.as_slice() else {
+        let what = if found.is_empty() { "no" } else { "more than one" };
+        return Err(AppError::hinted(
+            Kind::NotFound,
+            format!("{what} deployment fits {name:?}"),
+            "`ledger catalog` lists deployments and aliases",
+        ));
+    };
+    match state.catalog.deployments.get(id) {
+        Some(entry) => Ok((*id, entry.deployment.clone())),
+        None => Err(AppError::said(Kind::Damaged, format!("deployment {id} stands in no run"))),
+    }
+}
+
+/// Makes a deployment ready to run with its base model, and checks that what was loaded is what
+/// the identity says.
+///
+/// # Errors
+/// When base, template, adapter or prefix are not the deployment's.
+pub fn local<'a>(
+    view: &View,
+    base: &'a Base,
+    deployment: &Deployment,
+) -> Result<Local<'a>, AppError> {
+    let mut weights = Arc::clone(&base.model.weights);
+    let mut adapter_id = None;
+    let mut trained_cep = "none".to_owned();
+    if deployment.adapter != "none" {
+        let (adapter, cep) = adapter(view, base, &deployment.adapter)?;
+        weights = Arc::new(base.model.weights.merged(&adapter)?);
+        adapter_id = deployment.adapter.parse().ok();
+        trained_cep = cep;
+    }
+    let local = Local {
+        model: &base.model,
+        weights,
+        adapter: adapter_id,
+        trained_cep,
+        cep: find_cep(view, &deployment.cep)?,
+        max_new_tokens: deployment.decoding.max_new_tokens,
+    };
+    let made = local.deployment();
+    if made != *deployment {
+        return Err(AppError::said(
+            Kind::Refused,
+            format!("what was loaded is another deployment: {made:?} instead of {deployment:?}"),
+        ));
+    }
+    Ok(local)
+}
+
+/// Reads the adapter of an id, with the prefix that it was trained under.
+///
+/// # Errors
+/// When no run made it, it was made for another base, or its bodies are damaged.
+pub fn adapter(
+    view: &View,
+    base: &Base,
+    id: &str,
+) -> Result<(models::lora::Adapter, String), AppError> {
+    let mut inputs = None;
+    for event in view.events()? {
+        let event = event?;
+        if event.kind == RunStarted::KIND {
+            let facts: RunStarted = event.facts()?;
+            if let RunInputs::Train { base, cep, .. } = facts.inputs {
+                inputs = Some((facts.run, base, cep));
+            }
+        }
+        if event.kind != RunFinished::KIND {
+            continue;
+        }
+        let facts: RunFinished = event.facts()?;
+        let RunOutcome::Train { adapter, config, weights, .. } = &facts.outcome else { continue };
+        if adapter.to_string() != id {
+            continue;
+        }
+        let (_, wanted, cep) = inputs
+            .filter(|(run, _, _)| *run == facts.run)
+            .ok_or_else(|| AppError::said(Kind::Damaged, format!("{} never began", facts.run)))?;
+        let found = Digest::from_bytes(base.model.digest);
+        if found != wanted {
+            let what = format!("adapter {id} was trained on base {wanted}, not on {found}");
+            return Err(AppError::said(Kind::Refused, what));
+        }
+        return Ok((read_adapter(view.blobs(), &base.model, config, weights)?, cep));
+    }
+    Err(AppError::said(Kind::NotFound, format!("no run made adapter {id}")))
+}
+
+impl Engine {
+    /// Makes a deployment ready to serve.
+    ///
+    /// # Errors
+    /// As [`local`].
+    pub fn load(state: &State, view: &View, base: Base, name: &str) -> Result<Self, AppError> {
+        let (id, deployment) = find_deployment(state, name)?;
+        let (decoder, cep) = {
+            let local = local(view, &base, &deployment)?;
+            (decoder(&local), local.cep)
+        };
+        let aliases = state.catalog.aliases_of(&id);
+        let overridden = aliases.iter().any(|(model, alias)| {
+            let selected = state.selection.selected(model, alias);
+            selected.is_some_and(|selected| selected.overridden.is_some())
+        });
+        let aliases = aliases.iter().map(|(model, alias)| format!("{model}@{alias}")).collect();
+        Ok(Self { base, decoder, cep, deployment, id, aliases, overridden })
+    }
+
+    /// Lists the marks that go with every answer.
+    pub fn marks(&self) -> Vec<String> {
+        let mut marks = Vec::new();
+        if self.aliases.is_empty() {
+            marks.push("unpromoted".to_owned());
+        }
+        if self.overridden {
+            marks.push("overridden".to_owned());
+        }
+        marks
+    }
+
+    /// Says whether a request's model name means this deployment.
+    pub fn answers_to(&self, name: &str) -> bool {
+        let bare = |alias: &String| alias.split_once('@').is_some_and(|(_, bare)| bare == name);
+        let id = self.id.to_string();
+        (name.len() >= 6 && id.starts_with(name))
+            || self.aliases.iter().any(|alias| alias == name || bare(alias))
+    }
+
+    /// Answers a conversation with at most `limit` new tokens; `text` gets each new piece.
+    ///
+    /// # Errors
+    /// When the prompt does not fit the context, or the template refuses the conversation.
+    pub fn answer(
+        &self,
+        turns: &[Turn],
+        limit: Option<u32>,
+        text: &mut dyn FnMut(&str),
+    ) -> Result<(Generation, String), AppError> {
+        let renderer = &self.base.model.renderer;
+        let tokenizer = renderer.tokenizer();
+        let prompt = renderer.prompt(&prompt::messages(turns, self.cep.as_ref()))?;
+        let most = self.deployment.decoding.max_new_tokens;
+        let limit = limit.unwrap_or(most).min(most) as usize;
+        let (mut ids, mut said) = (Vec::new(), 0);
+        let mut progress = |what: Progress<'_>| {
+            let Progress::Token { id, .. } = what else { return };
+            ids.push(id);
+            let Ok(all) = tokenizer.decode(&ids) else { return };
+            // A character may need several tokens; until it is whole it decodes to U+FFFD.
+            if !all.ends_with('\u{fffd}') && all.len() > said {
+                text(&all[said..]);
+                said = all.len();
+            }
+        };
+        let prompts = [prompt];
+        let made = self.decoder.generate(&prompts, limit, tokenizer.eos(), 1, &mut progress)?;
+        let Some(made) = made.into_iter().next() else {
+            return Err(AppError::said(Kind::Internal, "no answer was made"));
+        };
+        let all = tokenizer.decode(&made.ids)?;
+        if all.len() > said {
+            text(&all[said..]);
+        }
+        Ok((made, all))
+    }
+}

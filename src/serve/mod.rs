@@ -1,0 +1,88 @@
+//! The runtime: an OpenAI-compatible server for one deployment, whose calls become traces.
+
+mod api;
+mod capture;
+pub mod engine;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use crate::error::{AppError, Kind};
+use capture::Capture;
+use engine::Engine;
+use ledger::Notebook;
+
+/// How a server listens.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// Address.
+    pub address: SocketAddr,
+    /// Token that callers must send; needed off loopback.
+    pub token: Option<String>,
+}
+
+/// A running server.
+pub struct Server {
+    /// Address that it listens on.
+    pub address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    done: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// What the handlers share.
+pub(crate) struct Shared {
+    engine: Engine,
+    capture: Capture,
+    token: Option<String>,
+}
+
+/// Starts serving.
+///
+/// # Errors
+/// When the address is off loopback without a token, or cannot be bound.
+pub async fn start(
+    notebook: Notebook,
+    actor: &str,
+    engine: Engine,
+    listen: Listen,
+) -> Result<Server, AppError> {
+    if !listen.address.ip().is_loopback() && listen.token.is_none() {
+        return Err(AppError::hinted(
+            Kind::Usage,
+            format!("{} can be reached from other machines", listen.address),
+            "set a token with --token (or LEDGER_TOKEN), or listen on 127.0.0.1",
+        ));
+    }
+    let bind = |e: std::io::Error| {
+        let what = format!("cannot listen on {}: {e}", listen.address);
+        AppError::hinted(Kind::Unavailable, what, "choose another --port; 0 takes a free one")
+    };
+    let listener = TcpListener::bind(listen.address).await.map_err(bind)?;
+    let address = listener.local_addr().map_err(bind)?;
+    let capture = Capture::new(notebook, actor);
+    let shared = Arc::new(Shared { engine, capture, token: listen.token.clone() });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = axum::serve(listener, api::routes(shared)).with_graceful_shutdown(async {
+        // A dropped handle means stop as well.
+        let _ = stopped.await;
+    });
+    let done = tokio::spawn(async move { serving.await });
+    Ok(Server { address, stop, done })
+}
+
+impl Server {
+    /// Answers what is under way and stops.
+    ///
+    /// # Errors
+    /// When the server broke off.
+    pub async fn stop(self) -> Result<(), AppError> {
+        let _ = self.stop.send(());
+        let broke =
+            |e: String| AppError::said(Kind::Internal, format!("the server broke off: {e}"));
+        self.done.await.map_err(|e| broke(e.to_string()))?.map_err(|e| broke(e.to_string()))
+    }
+}

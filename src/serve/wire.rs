@@ -1,0 +1,191 @@
+//! The bytes on the wire: OpenAI's chat completions, as far as they are served.
+
+use datasets::{Call, Turn};
+use models::decode::{Ended, Generation};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::engine::Engine;
+
+/// A request for a chat completion. Unknown fields are ignored, as OpenAI's clients expect.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ChatRequest {
+    /// Model that should answer.
+    pub model: String,
+    /// The conversation.
+    pub messages: Vec<ChatMessage>,
+    /// Send the answer piece by piece.
+    #[serde(default)]
+    pub stream: bool,
+    /// Options of a stream.
+    pub stream_options: Option<StreamOptions>,
+    /// Most new tokens (older name).
+    pub max_tokens: Option<u32>,
+    /// Most new tokens.
+    pub max_completion_tokens: Option<u32>,
+    /// Tools that may be called.
+    #[serde(default)]
+    pub tools: Vec<Value>,
+}
+
+/// Options of a stream.
+#[derive(Debug, Deserialize)]
+pub(crate) struct StreamOptions {
+    /// End with a chunk that tells the usage.
+    #[serde(default)]
+    pub include_usage: bool,
+}
+
+/// One message.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ChatMessage {
+    role: String,
+    #[serde(default)]
+    content: Value,
+}
+
+impl ChatRequest {
+    /// Returns the conversation as turns.
+    pub fn turns(&self) -> Result<Vec<Turn>, String> {
+        if self.messages.is_empty() {
+            return Err("messages is empty".to_owned());
+        }
+        let turn = |(at, message): (usize, &ChatMessage)| {
+            let content = message.text().map_err(|e| format!("messages[{at}].content {e}"))?;
+            Ok(Turn::text(&message.role, content))
+        };
+        self.messages.iter().enumerate().map(turn).collect()
+    }
+
+    /// Returns the most new tokens that are asked for.
+    pub fn limit(&self) -> Option<u32> {
+        self.max_completion_tokens.or(self.max_tokens)
+    }
+
+    /// Says whether the stream should end with the usage.
+    pub fn wants_usage(&self) -> bool {
+        self.stream_options.as_ref().is_some_and(|options| options.include_usage)
+    }
+}
+
+impl ChatMessage {
+    fn text(&self) -> Result<String, String> {
+        match &self.content {
+            Value::String(text) => Ok(text.clone()),
+            Value::Null => Ok(String::new()),
+            Value::Array(parts) => parts
+                .iter()
+                .map(|part| match (part["type"].as_str(), part["text"].as_str()) {
+                    (Some("text"), Some(text)) => Ok(text.to_owned()),
+                    (kind, _) => Err(format!("has a part of type {kind:?}; only text is served")),
+                })
+                .collect(),
+            _ => Err("is neither text nor a list of parts".to_owned()),
+        }
+    }
+}
+
+/// What every response and chunk says of the deployment that answers.
+fn who(engine: &Engine) -> Value {
+    json!({
+        "id": engine.id,
+        "aliases": engine.aliases,
+        "marks": engine.marks(),
+        "base": engine.deployment.base,
+        "adapter": engine.deployment.adapter,
+        "cep": engine.deployment.cep,
+    })
+}
+
+fn finish_reason(made: &Generation, calls: bool) -> &'static str {
+    match made.ended {
+        _ if calls => "tool_calls",
+        Ended::Stop => "stop",
+        Ended::Length => "length",
+    }
+}
+
+fn usage(made: &Generation) -> Value {
+    let (prompt, answer) = (made.prompt_tokens, made.ids.len());
+    json!({
+        "prompt_tokens": prompt,
+        "completion_tokens": answer,
+        "total_tokens": prompt + answer,
+    })
+}
+
+/// Returns the call that an answer makes, where tools were offered.
+pub(crate) fn call_of(request: &ChatRequest, text: &str) -> Option<Call> {
+    if request.tools.is_empty() { None } else { datasets::gold::strict_call(text) }
+}
+
+/// The parts of a response that its pieces share.
+pub(crate) struct Envelope<'a> {
+    /// Response id.
+    pub id: &'a str,
+    /// Model that was asked for.
+    pub model: &'a str,
+    /// Seconds since 1970.
+    pub created: i64,
+    /// Who answers.
+    pub engine: &'a Engine,
+}
+
+impl Envelope<'_> {
+    fn wrap(&self, object: &str, choices: Value) -> Value {
+        json!({
+            "id": self.id,
+            "object": object,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.engine.id.short(),
+            "deployment": who(self.engine),
+            "choices": choices,
+        })
+    }
+
+    /// Makes a whole response.
+    pub fn response(&self, made: &Generation, text: &str, call: Option<&Call>) -> Value {
+        let message = match call {
+            None => json!({ "role": "assistant", "content": text }),
+            Some(call) => json!({
+                "role": "assistant",
+                "content": null,
+                "tool_calls": [self.tool_call(call)],
+            }),
+        };
+        let choice = json!({
+            "index": 0,
+            "message": message,
+            "logprobs": null,
+            "finish_reason": finish_reason(made, call.is_some()),
+        });
+        let mut response = self.wrap("chat.completion", json!([choice]));
+        response["usage"] = usage(made);
+        response
+    }
+
+    fn tool_call(&self, call: &Call) -> Value {
+        let arguments = Value::Object(call.arguments.clone()).to_string();
+        json!({
+            "id": format!("call_{}", self.id.trim_start_matches("chatcmpl-")),
+            "type": "function",
+            "function": { "name": call.name, "arguments": arguments },
+        })
+    }
+
+    /// Makes a chunk with a piece of text.
+    pub fn chunk(&self, delta: Value, finish: Option<&Generation>) -> Value {
+        let calls = delta.get("tool_calls").is_some();
+        let reason = finish.map(|made| finish_reason(made, calls));
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": reason });
+        self.wrap("chat.completion.chunk", json!([choice]))
+    }
+
+    /// Makes the chunk that tells the usage.
+    pub fn usage_chunk(&self, made: &Generation) -> Value {
+        let mut chunk = self.wrap("chat.completion.chunk", json!([]));
+        chunk["usage"] = usage(made);
+        chunk
+    }
+}
