@@ -199,9 +199,9 @@ impl AppError {
             Self::Report(LoadError::Report(_)) => Kind::Refused,
             Self::Report(_) | Self::Why(_) | Self::Plan(_) => Kind::NotFound,
             Self::Search(_) => Kind::Usage,
-            Self::Manifest(_) | Self::Facts(_) | Self::Checkpoint(_) | Self::Verify(_) => {
-                Kind::Damaged
-            }
+            Self::Verify(ledger::VerifyError::Read(source)) => read_kind(source),
+            Self::Verify(_) => Kind::Storage,
+            Self::Manifest(_) | Self::Facts(_) | Self::Checkpoint(_) => Kind::Damaged,
             Self::Fold(_) | Self::Json(_) => Kind::Internal,
         }
     }
@@ -216,7 +216,10 @@ impl AppError {
             Self::Create(CreateError::Open(source)) | Self::Open(source) => {
                 return open_hint(source);
             }
-            Self::Read(ledger::ReadError::NotANotebook { .. }) => NO_NOTEBOOK,
+            Self::Read(ledger::ReadError::NotANotebook { .. })
+            | Self::Verify(ledger::VerifyError::Read(ledger::ReadError::NotANotebook { .. })) => {
+                NO_NOTEBOOK
+            }
             Self::Ingest(datasets::IngestError::NotOfFormat { .. }) => {
                 "name the format with --format; `ledger ingest --help` lists them"
             }

@@ -19,6 +19,7 @@ pub mod peft;
 pub mod render;
 pub mod rng;
 pub mod template;
+pub mod tiny;
 pub mod tokenizer;
 pub mod trainer;
 pub mod weights;

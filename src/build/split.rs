@@ -1,5 +1,7 @@
 //! Building datasets and reading them back.
 
+use std::collections::BTreeSet;
+
 use datasets::manifest::Stored as _;
 use datasets::{Episode, Side, SplitManifest, SplitSpec, SuiteManifest};
 use ledger::Facts as _;
@@ -98,7 +100,7 @@ pub fn split_facts(view: &View, wish: &SplitWish) -> Result<(SplitBuilt, SplitMa
     Ok((facts, manifest))
 }
 
-/// Says what the training side shares with the suites kept out, and with those only checked.
+/// Says what the kept rows share with the suites kept out, and with those only checked.
 fn leakage(
     manifest: &SplitManifest,
     rows: &[(u64, Episode)],
@@ -111,15 +113,14 @@ fn leakage(
         shared_questions: suite.leak.shared_questions.len() as u64,
         nearest: suite.leak.max,
     });
-    let train: std::collections::BTreeSet<u64> =
-        manifest.side(Side::Train).map(|row| row.seq).collect();
-    let train: Vec<(u64, &Episode)> = rows
+    let kept: BTreeSet<u64> = manifest.rows.iter().map(|row| row.seq).collect();
+    let kept: Vec<(u64, &Episode)> = rows
         .iter()
-        .filter(|(seq, _)| train.contains(seq))
+        .filter(|(seq, _)| kept.contains(seq))
         .map(|(seq, episode)| (*seq, episode))
         .collect();
     let checked = check.iter().map(|suite| {
-        let found = datasets::leak::leakage(&train, suite);
+        let found = datasets::leak::leakage(&kept, suite);
         Leakage {
             suite: suite.name().to_owned(),
             digest: suite.identity(),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use queries::gate::verdict_word;
 use queries::projection::fold_all;
 
 use super::{Globals, Output};
@@ -29,8 +30,8 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
         );
         for event in &entry.gates {
             if let Some(gate) = state.catalog.gates.get(event) {
-                let (policy, verdict) = (&gate.facts.policy, gate.facts.verdict);
-                let _ = writeln!(text, "  {policy}: {verdict:?} (event {event})");
+                let (policy, verdict) = (&gate.facts.policy, verdict_word(gate.facts.verdict));
+                let _ = writeln!(text, "  {policy}: {verdict} (event {event})");
             }
         }
         for (model, alias) in state.catalog.aliases_of(id) {

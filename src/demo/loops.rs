@@ -17,14 +17,14 @@ use crate::hub::{self, Base};
 use crate::lab::Lab;
 use crate::replay::{ReplayReport, ReplayWish, replay};
 use crate::serve::engine::Engine;
-use crate::serve::{Listen, start};
+use crate::serve::{DEPLOYMENT_FLAG, Listen, SERVED_FLAG, start};
 
 /// Serves the adapter's deployment, asks it a question, corrects the answer, and builds the next
 /// dataset from served traces and failed dev cases.
 ///
 /// # Errors
 /// When the server cannot be started or the record refuses an event.
-pub fn close(
+pub(super) fn close(
     lab: &Lab<'_>,
     data: &Data,
     wish: &DemoWish,
@@ -61,10 +61,11 @@ fn earlier(lab: &Lab<'_>) -> Result<Option<Served>, AppError> {
     let bytes = lab.notebook.blobs().get(&facts.body)?;
     let episode: Value = serde_json::from_slice(&bytes)?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let is_mark = |flag: &String| flag != SERVED_FLAG && !flag.starts_with(DEPLOYMENT_FLAG);
     Ok(Some(Served {
         question: text(&episode["query"]),
         answer: text(&episode["answer"]["text"]),
-        marks: facts.flags,
+        marks: facts.flags.into_iter().filter(is_mark).collect(),
         deployment: text(&episode["answer"]["model"]),
         trace: trace.seq,
         correction: text(&feedback.value),
@@ -175,7 +176,11 @@ fn lineage(lab: &Lab<'_>, split: &Split) -> Result<Vec<String>, AppError> {
 ///
 /// # Errors
 /// When something diverges, or a body is damaged.
-pub fn replays(lab: &Lab<'_>, base: &Base, after: &After) -> Result<Vec<ReplayReport>, AppError> {
+pub(super) fn replays(
+    lab: &Lab<'_>,
+    base: &Base,
+    after: &After,
+) -> Result<Vec<ReplayReport>, AppError> {
     // The evaluation rests on the training run, so one replay covers both.
     let wish = ReplayWish {
         run: after.adapter.run.clone(),

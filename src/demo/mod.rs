@@ -61,7 +61,6 @@ pub fn run(wish: &DemoWish, talk: Talk) -> Result<Summary, AppError> {
     let replays = stage(talk, "replay", || loops::replays(&lab, &base, &after))?;
     let why = queries::why::why(&notebook.reader(), &after.adapter.deployment_id.to_string())?;
     notebook.checkpoint()?;
-    drop(lab);
     notebook.close()?;
     let verified = ledger::verify(&dir)?;
     Ok(Summary {

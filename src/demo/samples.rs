@@ -27,8 +27,10 @@ samples![
     "fledgling/toolcall/SOURCE.toml",
     "fledgling/toolcall/eval100.jsonl",
     "fledgling/toolcall/train.jsonl",
+    "hermes/LICENSE",
     "hermes/SOURCE.toml",
     "hermes/hermes_test.jsonl",
+    "langfuse/LICENSE",
     "langfuse/SOURCE.toml",
     "langfuse/vercel-aisdk-2025-11-17.trace.json",
 ];
@@ -37,11 +39,11 @@ samples![
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write(dir: &Path) -> Result<PathBuf, AppError> {
+pub(super) fn write(dir: &Path) -> Result<PathBuf, AppError> {
     let dir = dir.join("inputs");
     for (name, bytes) in SAMPLES {
         let path = dir.join(name);
-        if std::fs::metadata(&path).is_ok_and(|meta| meta.len() == bytes.len() as u64) {
+        if std::fs::read(&path).is_ok_and(|there| there == *bytes) {
             continue;
         }
         let parent = path.parent().unwrap_or(&dir);

@@ -19,18 +19,18 @@ use crate::serve::engine;
 use crate::train::{Recipe, TrainWish, Trained, train_with_pilots};
 
 /// Catalog name of the model that the demo makes.
-pub const MODEL: &str = "toolcall";
+pub(super) const MODEL: &str = "toolcall";
 /// The suite of the 50 questions that the recorded teacher answered.
-pub const TOOLCALL: &str = "toolcall-teacher";
+pub(super) const TOOLCALL: &str = "toolcall-teacher";
 /// The suite of the structured track.
-pub const STRUCTURED: &str = "structured-teacher";
+pub(super) const STRUCTURED: &str = "structured-teacher";
 /// The dev side as a suite, for choices and for the next dataset.
 const DEV: &str = "toolcall-dev";
 /// Most new tokens of an answer to a structured question: these repeat the question.
 const STRUCTURED_TOKENS: u32 = 192;
 
 /// What the demo works with.
-pub struct Data {
+pub(super) struct Data {
     /// What came in.
     pub report: ImportReport,
     /// The toolcall suite.
@@ -44,7 +44,7 @@ pub struct Data {
 }
 
 /// What came after training.
-pub struct After {
+pub(super) struct After {
     /// Arms on the suites.
     pub arms: Vec<Evaluated>,
     /// The adapter on the toolcall suite.
@@ -59,7 +59,7 @@ pub struct After {
 ///
 /// # Errors
 /// When an input cannot be read or a suite or split is refused.
-pub fn data(lab: &Lab<'_>, inputs: &Path) -> Result<Data, AppError> {
+pub(super) fn data(lab: &Lab<'_>, inputs: &Path) -> Result<Data, AppError> {
     let report = import(lab, &[inputs.to_owned()], None)?;
     let suite = |name: &str, track: &str, questions: &str, golds: &[&str], wider: &[&str]| {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
@@ -87,7 +87,7 @@ pub fn data(lab: &Lab<'_>, inputs: &Path) -> Result<Data, AppError> {
         check: vec![STRUCTURED.to_owned()],
     };
     let split = build_split(lab, &wish)?;
-    let dev = suite(DEV, "toolcall", &format!("{DEV_OF}{MODEL}"), &[], &[])?;
+    let dev = suite(DEV, "toolcall", &format!("{DEV_OF}{MODEL}"), &[], &wider)?;
     Ok(Data { report, toolcall, structured, dev, split })
 }
 
@@ -120,7 +120,7 @@ fn base_arm<'a>(base: &'a Base, cep: Option<Cep>, max_new_tokens: u32) -> Arm<'a
 ///
 /// # Errors
 /// When the record refuses an event.
-pub fn before(
+pub(super) fn before(
     lab: &Lab<'_>,
     data: &Data,
     base: &Base,
@@ -145,7 +145,7 @@ pub fn before(
 ///
 /// # Errors
 /// When the recipe cannot be read or the numbers leave the finite.
-pub fn train(
+pub(super) fn train(
     lab: &Lab<'_>,
     data: &Data,
     base: &Base,
@@ -166,7 +166,7 @@ pub fn train(
 ///
 /// # Errors
 /// When the record refuses an event, or the contaminated suite was not refused.
-pub fn after(
+pub(super) fn after(
     lab: &Lab<'_>,
     data: &Data,
     base: &Base,
@@ -206,7 +206,7 @@ pub fn after(
 ///
 /// # Errors
 /// When the arms cannot be compared or the record refuses an event.
-pub fn decide(lab: &Lab<'_>) -> Result<Verdicts, AppError> {
+pub(super) fn decide(lab: &Lab<'_>) -> Result<Verdicts, AppError> {
     let spec = |suite: &str| ReportSpec {
         name: suite.to_owned(),
         suite: suite.to_owned(),

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use ledger::VerifyReport;
-use ledger::catalogue::{SplitBuilt, Verdict};
+use ledger::catalogue::SplitBuilt;
+use queries::gate::verdict_word;
 use queries::report::{ArmFacts, ReadingKind, Report};
 use serde_json::{Value, json};
 
@@ -43,16 +44,13 @@ pub struct Served {
     pub trace: u64,
     /// The correction that was sent.
     pub correction: String,
-    /// The next dataset.
-    pub next: SplitBuiltOrNone,
+    /// The next dataset, once there is one.
+    pub next: Option<SplitBuilt>,
     /// Where its rows came from.
     pub lineage: Vec<String>,
     /// The search that found them.
     pub query: String,
 }
-
-/// Facts of the next dataset, once there is one.
-pub type SplitBuiltOrNone = Option<SplitBuilt>;
 
 /// What the demo did.
 pub struct Summary {
@@ -242,9 +240,8 @@ fn line(text: &mut String, arm: &ArmFacts, stratum: &str, reading: ReadingKind) 
 }
 
 fn verdict(text: &mut String, decided: &Decided) {
-    let word = |verdict: Verdict| format!("{verdict:?}").to_uppercase();
-    let _ = writeln!(text, "{}: {}", decided.policy.name, word(decided.decision.verdict));
+    let _ = writeln!(text, "{}: {}", decided.policy.name, verdict_word(decided.decision.verdict));
     for rule in &decided.decision.rules {
-        let _ = writeln!(text, "  {:12} {}: {}", word(rule.verdict), rule.rule, rule.says);
+        let _ = writeln!(text, "  {:12} {}: {}", verdict_word(rule.verdict), rule.rule, rule.says);
     }
 }

@@ -114,8 +114,9 @@ fn leaked_questions(
         let view = lab.view();
         let split = load_split(&view, &dataset.to_string())?;
         let traces = Traces::list(&view)?;
-        let train = split.manifest.side(datasets::Side::Train);
-        let rows = train
+        // Both sides count: what a choice was made on is known to the adapter as well.
+        let kept = split.manifest.rows.iter();
+        let rows = kept
             .map(|row| Ok((row.seq, traces.episode(row.seq)?)))
             .collect::<Result<Vec<_>, AppError>>()?;
         let rows: Vec<(u64, &datasets::Episode)> = rows.iter().map(|(s, e)| (*s, e)).collect();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ledger::catalogue::{Deployment, GateDecided, PromotionMade, PromotionOverridden, Verdict};
 use ledger::{Digest, Notebook};
+use queries::gate::verdict_word;
 use queries::projection::State;
 
 use crate::error::{AppError, Kind};
@@ -101,10 +102,10 @@ fn refused(alias: &str, event: u64, gate: &GateDecided) -> AppError {
     AppError::hinted(
         Kind::Refused,
         format!(
-            "{} may not have alias {alias:?}: policy {} says {:?} (event {event}). {}",
+            "{} may not have alias {alias:?}: policy {} says {} (event {event}). {}",
             gate.label,
             gate.policy,
-            gate.verdict,
+            verdict_word(gate.verdict),
             not_passed.join("; ")
         ),
         "only a PASS promotes; --override needs --reason and --second-actor and stays visible",

@@ -28,7 +28,7 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 type Handle = Arc<Shared>;
 
 /// Makes the router.
-pub(crate) fn routes(shared: Handle) -> Router {
+pub(super) fn routes(shared: Handle) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/v1/models", get(models))

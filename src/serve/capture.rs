@@ -16,10 +16,14 @@ use crate::error::AppError;
 use crate::lab::{Lab, Place, Talk};
 
 /// Source of served calls.
-pub const SERVED: &str = "serve";
+const SERVED: &str = "serve";
+/// Mark of a served call.
+pub(crate) const SERVED_FLAG: &str = "served";
+/// Before the identity of the deployment that answered.
+pub(crate) const DEPLOYMENT_FLAG: &str = "deployment:";
 
 /// Records what is served.
-pub(crate) struct Capture {
+pub(super) struct Capture {
     notebook: Notebook,
     actor: String,
     calls: AtomicU64,
@@ -27,22 +31,22 @@ pub(crate) struct Capture {
 }
 
 /// A call that was answered.
-pub(crate) struct Served {
+pub(super) struct Served {
     /// Response id.
-    pub id: String,
+    pub(super) id: String,
     /// The conversation as it was asked.
-    pub turns: Vec<Turn>,
+    pub(super) turns: Vec<Turn>,
     /// The answer's text.
-    pub text: String,
+    pub(super) text: String,
     /// Its tokens.
-    pub made: Generation,
+    pub(super) made: Generation,
     /// From request to the end of the answer, in milliseconds.
-    pub latency_ms: f64,
+    pub(super) latency_ms: f64,
 }
 
 impl Capture {
     /// Makes a recorder.
-    pub fn new(notebook: Notebook, actor: &str) -> Self {
+    pub(super) fn new(notebook: Notebook, actor: &str) -> Self {
         let (calls, lost) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { notebook, actor: actor.to_owned(), calls, lost }
     }
@@ -52,7 +56,7 @@ impl Capture {
     }
 
     /// Returns an id for the next response: unlike any before in this record.
-    pub fn next_id(&self, engine: &Engine, turns: &[Turn]) -> String {
+    pub(super) fn next_id(&self, engine: &Engine, turns: &[Turn]) -> String {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let head = self.notebook.reader().head().map(|head| head.size).unwrap_or_default();
         let key = json!([engine.id, turns, head, call, std::process::id()]);
@@ -61,12 +65,12 @@ impl Capture {
     }
 
     /// Counts (calls, calls whose recording failed).
-    pub fn counts(&self) -> (u64, u64) {
+    pub(super) fn counts(&self) -> (u64, u64) {
         (self.calls.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed))
     }
 
     /// Records a call; a failure is counted and told, and nothing else.
-    pub fn record(&self, engine: &Engine, served: &Served) {
+    pub(super) fn record(&self, engine: &Engine, served: &Served) {
         if let Err(error) = self.try_record(engine, served) {
             self.lost.fetch_add(1, Ordering::Relaxed);
             eprintln!("the call {} was answered but not recorded: {error}", served.id);
@@ -75,7 +79,7 @@ impl Capture {
 
     fn try_record(&self, engine: &Engine, served: &Served) -> Result<u64, AppError> {
         let lab = self.lab();
-        let mut flags = vec!["served".to_owned()];
+        let mut flags = vec![SERVED_FLAG.to_owned(), format!("{DEPLOYMENT_FLAG}{}", engine.id)];
         flags.extend(engine.marks());
         flags.sort();
         let call = datasets::gold::strict_call(&served.text);
@@ -116,7 +120,7 @@ impl Capture {
     ///
     /// # Errors
     /// When the record refuses it.
-    pub fn feedback(&self, feedback: &FeedbackRecorded) -> Result<u64, AppError> {
+    pub(super) fn feedback(&self, feedback: &FeedbackRecorded) -> Result<u64, AppError> {
         let id = feedback_id(feedback)?;
         self.lab().record("trace/feedback", &id, feedback, Place::default())
     }

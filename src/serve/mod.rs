@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::error::{AppError, Kind};
 use capture::Capture;
+pub(crate) use capture::{DEPLOYMENT_FLAG, SERVED_FLAG};
 use engine::Engine;
 use ledger::Notebook;
 
@@ -34,7 +35,7 @@ pub struct Server {
 }
 
 /// What the handlers share.
-pub(crate) struct Shared {
+struct Shared {
     engine: Engine,
     capture: Capture,
     token: Option<String>,

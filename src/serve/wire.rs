@@ -9,36 +9,36 @@ use super::engine::Engine;
 
 /// A request for a chat completion. Unknown fields are ignored, as OpenAI's clients expect.
 #[derive(Debug, Deserialize)]
-pub(crate) struct ChatRequest {
+pub(super) struct ChatRequest {
     /// Model that should answer.
-    pub model: String,
+    pub(super) model: String,
     /// The conversation.
-    pub messages: Vec<ChatMessage>,
+    pub(super) messages: Vec<ChatMessage>,
     /// Send the answer piece by piece.
     #[serde(default)]
-    pub stream: bool,
+    pub(super) stream: bool,
     /// Options of a stream.
-    pub stream_options: Option<StreamOptions>,
+    pub(super) stream_options: Option<StreamOptions>,
     /// Most new tokens (older name).
-    pub max_tokens: Option<u32>,
+    pub(super) max_tokens: Option<u32>,
     /// Most new tokens.
-    pub max_completion_tokens: Option<u32>,
+    pub(super) max_completion_tokens: Option<u32>,
     /// Tools that may be called.
     #[serde(default)]
-    pub tools: Vec<Value>,
+    pub(super) tools: Vec<Value>,
 }
 
 /// Options of a stream.
 #[derive(Debug, Deserialize)]
-pub(crate) struct StreamOptions {
+pub(super) struct StreamOptions {
     /// End with a chunk that tells the usage.
     #[serde(default)]
-    pub include_usage: bool,
+    pub(super) include_usage: bool,
 }
 
 /// One message.
 #[derive(Debug, Deserialize)]
-pub(crate) struct ChatMessage {
+pub(super) struct ChatMessage {
     role: String,
     #[serde(default)]
     content: Value,
@@ -46,7 +46,7 @@ pub(crate) struct ChatMessage {
 
 impl ChatRequest {
     /// Returns the conversation as turns.
-    pub fn turns(&self) -> Result<Vec<Turn>, String> {
+    pub(super) fn turns(&self) -> Result<Vec<Turn>, String> {
         if self.messages.is_empty() {
             return Err("messages is empty".to_owned());
         }
@@ -58,12 +58,12 @@ impl ChatRequest {
     }
 
     /// Returns the most new tokens that are asked for.
-    pub fn limit(&self) -> Option<u32> {
+    pub(super) fn limit(&self) -> Option<u32> {
         self.max_completion_tokens.or(self.max_tokens)
     }
 
     /// Says whether the stream should end with the usage.
-    pub fn wants_usage(&self) -> bool {
+    pub(super) fn wants_usage(&self) -> bool {
         self.stream_options.as_ref().is_some_and(|options| options.include_usage)
     }
 }
@@ -115,20 +115,20 @@ fn usage(made: &Generation) -> Value {
 }
 
 /// Returns the call that an answer makes, where tools were offered.
-pub(crate) fn call_of(request: &ChatRequest, text: &str) -> Option<Call> {
+pub(super) fn call_of(request: &ChatRequest, text: &str) -> Option<Call> {
     if request.tools.is_empty() { None } else { datasets::gold::strict_call(text) }
 }
 
 /// The parts of a response that its pieces share.
-pub(crate) struct Envelope<'a> {
+pub(super) struct Envelope<'a> {
     /// Response id.
-    pub id: &'a str,
+    pub(super) id: &'a str,
     /// Model that was asked for.
-    pub model: &'a str,
+    pub(super) model: &'a str,
     /// Seconds since 1970.
-    pub created: i64,
+    pub(super) created: i64,
     /// Who answers.
-    pub engine: &'a Engine,
+    pub(super) engine: &'a Engine,
 }
 
 impl Envelope<'_> {
@@ -145,7 +145,7 @@ impl Envelope<'_> {
     }
 
     /// Makes a whole response.
-    pub fn response(&self, made: &Generation, text: &str, call: Option<&Call>) -> Value {
+    pub(super) fn response(&self, made: &Generation, text: &str, call: Option<&Call>) -> Value {
         let message = match call {
             None => json!({ "role": "assistant", "content": text }),
             Some(call) => json!({
@@ -175,7 +175,7 @@ impl Envelope<'_> {
     }
 
     /// Makes a chunk with a piece of text.
-    pub fn chunk(&self, delta: Value, finish: Option<&Generation>) -> Value {
+    pub(super) fn chunk(&self, delta: Value, finish: Option<&Generation>) -> Value {
         let calls = delta.get("tool_calls").is_some();
         let reason = finish.map(|made| finish_reason(made, calls));
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": reason });
@@ -183,7 +183,7 @@ impl Envelope<'_> {
     }
 
     /// Makes the chunk that tells the usage.
-    pub fn usage_chunk(&self, made: &Generation) -> Value {
+    pub(super) fn usage_chunk(&self, made: &Generation) -> Value {
         let mut chunk = self.wrap("chat.completion.chunk", json!([]));
         chunk["usage"] = usage(made);
         chunk

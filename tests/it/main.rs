@@ -3,5 +3,9 @@
 
 mod docs;
 mod licences;
+mod refusals;
+mod serving;
+mod support;
 mod tidy;
 mod tree;
+mod whole;

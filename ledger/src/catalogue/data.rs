@@ -29,7 +29,7 @@ pub struct SplitBuilt {
     pub strata: Vec<Count>,
     /// Licences of the rows, rolled up.
     pub licences: Vec<String>,
-    /// What the leakage check found against each suite.
+    /// What the leakage check of the kept rows found against each suite.
     pub leakage: Vec<Leakage>,
 }
 
@@ -51,9 +51,9 @@ pub struct Leakage {
     pub digest: Digest,
     /// Cases in it.
     pub n: u64,
-    /// Cases whose question stands in the training side, whatever the template.
+    /// Cases whose question stands among the kept rows of either side, whatever the template.
     pub shared_questions: u64,
-    /// Highest similarity of a training question to a case's that was kept, 0 to 1.
+    /// Highest similarity of another kept question to a case's, 0 to 1.
     pub nearest: f64,
 }
 

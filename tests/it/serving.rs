@@ -1,0 +1,148 @@
+//! The server, as its callers see it.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::support::{Bench, samples, tiny_model};
+
+/// Sends one request over a plain connection and returns (status, body).
+fn http(address: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
+    let mut stream = TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+    let body = body.map(Value::to_string).unwrap_or_default();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    (status, if chunked { unchunk(body) } else { body.to_owned() })
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        if size == 0 {
+            break;
+        }
+        whole.push_str(&rest[..size]);
+        body = rest[size..].trim_start_matches("\r\n");
+    }
+    whole
+}
+
+/// A notebook with an evaluated base model, which no alias names.
+fn evaluated() -> (Bench, String) {
+    let bench = Bench::with_notebook();
+    bench.run(&["ingest", &samples()]).ok();
+    let questions = ["--questions", "recorded/toolcall_azure", "--golds", "toolcall/train"];
+    bench.run(&[&["suite", "build", "s"], &questions[..]].concat()).ok();
+    let model = tiny_model().to_str().unwrap();
+    let eval = ["eval", "--suite", "s", "--cep", "toolcall", "--max-new-tokens", "9"];
+    let said = bench.run(&[&eval[..], &["--model", model]].concat()).ok();
+    let id = said.json()["deployment_id"].as_str().unwrap().to_owned();
+    (bench, id)
+}
+
+#[test]
+fn a_deployment_answers_whole_and_in_pieces_and_every_call_is_a_trace() {
+    let (bench, id) = evaluated();
+    let model = tiny_model().to_str().unwrap();
+    let (running, first) = bench.start(&["serve", &id, "--model", model, "--port", "0"]);
+    let address = first["address"].as_str().unwrap().to_owned();
+    assert_eq!(first["marks"], json!(["unpromoted"]));
+
+    let ask = |stream: bool| {
+        json!({
+            "model": id,
+            "messages": [{ "role": "user", "content": "Request: the weather in Oslo" }],
+            "stream": stream,
+            "stream_options": { "include_usage": true },
+        })
+    };
+    let (status, body) = http(&address, "POST", "/v1/chat/completions", Some(&ask(false)));
+    assert_eq!(status, 200, "{body}");
+    let whole: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(whole["object"], "chat.completion");
+    assert_eq!(whole["deployment"]["id"], json!(id));
+    assert_eq!(whole["deployment"]["marks"], json!(["unpromoted"]));
+    assert_eq!(whole["usage"]["completion_tokens"], 9);
+    assert_eq!(whole["choices"][0]["finish_reason"], "length");
+
+    let (status, body) = http(&address, "POST", "/v1/chat/completions", Some(&ask(true)));
+    assert_eq!(status, 200);
+    let data: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert_eq!(*data.last().unwrap(), "[DONE]");
+    let chunks: Vec<Value> =
+        data[..data.len() - 1].iter().map(|d| serde_json::from_str(d).unwrap()).collect();
+    let piece = |c: &Value| c["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
+    let text: String = chunks.iter().filter_map(piece).collect();
+    assert_eq!(json!(text), whole["choices"][0]["message"]["content"]);
+    assert_eq!(chunks.last().unwrap()["usage"]["completion_tokens"], 9);
+
+    let (status, body) = http(&address, "GET", "/v1/models", None);
+    assert_eq!(status, 200);
+    assert!(body.contains(&id));
+    let feedback = json!({ "target": whole["id"], "name": "thumb", "value": 1, "comment": null });
+    assert_eq!(http(&address, "POST", "/v1/feedback", Some(&feedback)).0, 200);
+    assert_eq!(running.stop(), 0);
+
+    let traces = bench.run(&["log", "--stream", "trace/serve"]).ok().lines();
+    assert_eq!(traces.len(), 2);
+    assert_eq!(traces[0]["facts"]["external_id"], whole["id"]);
+    let flags = json!([format!("deployment:{id}"), "served", "unpromoted"]);
+    assert_eq!(traces[0]["facts"]["flags"], flags);
+    let seq = traces[0]["seq"].to_string();
+    let body = bench.run(&["show", &seq, "--body"]).ok().json();
+    assert_eq!(body["answer"]["text"], whole["choices"][0]["message"]["content"]);
+    assert_eq!(body["answer"]["model"], json!(id));
+    bench.run(&["verify"]).ok();
+}
+
+#[test]
+fn wrong_calls_get_clear_answers_and_the_server_stays_up() {
+    let (bench, id) = evaluated();
+    let model = tiny_model().to_str().unwrap();
+    let (running, first) = bench.start(&["serve", &id, "--model", model, "--port", "0"]);
+    let address = first["address"].as_str().unwrap().to_owned();
+    let chat = |body: &Value| http(&address, "POST", "/v1/chat/completions", Some(body));
+    let user = json!([{ "role": "user", "content": "hi" }]);
+    let (status, body) = chat(&json!({ "model": "gpt-5", "messages": user }));
+    assert!(status == 404 && body.contains("not served here"), "{status} {body}");
+    let (status, _) = chat(&json!({ "model": id, "messages": [] }));
+    assert_eq!(status, 400);
+    let (status, _) = chat(&json!({ "messages": user }));
+    assert_eq!(status, 422);
+    let picture = json!([{ "role": "user", "content": [{ "type": "image_url" }] }]);
+    let (status, body) = chat(&json!({ "model": id, "messages": picture }));
+    assert!(status == 400 && body.contains("only text"), "{status} {body}");
+    let long = json!([{ "role": "user", "content": "x".repeat(5000) }]);
+    let (status, body) = chat(&json!({ "model": id, "messages": long }));
+    assert!(status == 400 && body.contains("context"), "{status} {body}");
+    let (status, _) = chat(&json!({ "model": id, "messages": user }));
+    assert_eq!(status, 200);
+    assert_eq!(http(&address, "GET", "/health", None).0, 200);
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn off_loopback_a_token_is_needed() {
+    let (bench, id) = evaluated();
+    let model = tiny_model().to_str().unwrap();
+    let serve = ["serve", &id, "--model", model, "--port", "0", "--host", "0.0.0.0"];
+    let error = bench.run(&serve).fails(2);
+    assert!(error["hint"].as_str().unwrap().contains("--token"));
+    let on_loopback = ["serve", &id, "--model", model, "--port", "0", "--token", "secret"];
+    let (running, first) = bench.start(&on_loopback);
+    let address = first["address"].as_str().unwrap().to_owned();
+    assert_eq!(http(&address, "GET", "/health", None).0, 401);
+    assert_eq!(running.stop(), 0);
+}

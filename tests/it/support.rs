@@ -1,0 +1,158 @@
+//! Running the binary, and a tiny model to run it with.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A notebook's folder and the ways to run commands on it.
+pub(crate) struct Bench {
+    pub(crate) root: TempDir,
+}
+
+/// What a command said.
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    /// The one JSON document on standard output.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|e| panic!("{e}: {:?}\n{}", self.out, self.err))
+    }
+
+    /// The JSON lines on standard output.
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Asserts success.
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{}\n{}", self.out, self.err);
+        self
+    }
+
+    /// Asserts a failure with this exit code, and returns its error document.
+    pub(crate) fn fails(self, code: i32) -> Value {
+        assert_eq!(self.code, code, "{}\n{}", self.out, self.err);
+        let last = self.err.lines().last().unwrap_or_default();
+        let error: Value = serde_json::from_str(last).unwrap_or_else(|_| panic!("{}", self.err));
+        error["error"].clone()
+    }
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    /// A bench with a notebook.
+    pub(crate) fn with_notebook() -> Self {
+        let bench = Self::new();
+        bench.run(&["init"]).ok();
+        bench
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    pub(crate) fn notebook(&self) -> PathBuf {
+        self.path("notebook")
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ledger"));
+        // Nothing of the machine's environment may steer a test.
+        for key in ["LEDGER_DIR", "LEDGER_ACTOR", "LEDGER_TOKEN"] {
+            command.env_remove(key);
+        }
+        command.arg("--dir").arg(self.notebook()).args(["--json", "--quiet"]).args(arguments);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+        said(self.command(arguments).output().unwrap())
+    }
+
+    /// Starts a command and returns it running, with the first line of its output.
+    pub(crate) fn start(&self, arguments: &[&str]) -> (Running, Value) {
+        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let first = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+        (Running(child), first)
+    }
+}
+
+/// A running command, killed when dropped.
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Asks it to end, as a service manager does, and waits.
+    pub(crate) fn stop(mut self) -> i32 {
+        let pid = self.0.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        self.0.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) fn said(output: Output) -> Said {
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// The tiny random model, written once.
+pub(crate) fn tiny_model() -> &'static Path {
+    static MODEL: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = MODEL.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tiny.gguf");
+        models::tiny::write(&path, 1).unwrap();
+        (dir, path)
+    });
+    path
+}
+
+/// A recipe that takes seconds with the tiny model.
+pub(crate) const TINY_RECIPE: &str = r#"
+name = "tiny"
+about = "for tests"
+r = 4
+alpha = 8.0
+dropout = 0.1
+modules = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+rates = [1e-2, 3e-2]
+pilot_epochs = 1
+epochs = 2
+schedule = "cosine"
+warmup = 0.1
+weight_decay = 0.0
+clip = 1.0
+batch = 4
+accumulate = 2
+max_tokens = 4096
+seed = "7"
+"#;
+
+/// The folder of the shipped samples.
+pub(crate) fn samples() -> String {
+    format!("{}/datasets/samples", env!("CARGO_MANIFEST_DIR"))
+}
