@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::error::ModelError;
-use crate::kernels::{axpy, dot, matmul_nt, rms_norm_row, softmax_row, swiglu_row};
+use crate::kernels::{attend_head, matmul_nt, rms_norm_row, swiglu_row};
 use crate::lora::Module;
 use crate::ops::Rope;
 use crate::weights::{Layer, Weights};
@@ -231,19 +231,10 @@ impl Decoder {
     fn attention_row(&self, out: &mut [f32], q: &[f32], kv: (&[f32], &[f32]), len: usize) {
         let config = &self.weights.config;
         let (head, width, group) = (config.head_dim(), config.kv_dim(), config.group());
-        let scale = 1.0 / (head as f32).sqrt();
         let mut scores = vec![0.0; len];
         for (h, (out, q)) in out.chunks_exact_mut(head).zip(q.chunks_exact(head)).enumerate() {
             let at = h / group * head;
-            let part =
-                |rows: &'_ [f32], t: usize| t * width + at..(t * width + at + head).min(rows.len());
-            for (t, score) in scores.iter_mut().enumerate() {
-                *score = dot(q, &kv.0[part(kv.0, t)]) * scale;
-            }
-            softmax_row(&mut scores);
-            for (t, weight) in scores.iter().enumerate() {
-                axpy(*weight, &kv.1[part(kv.1, t)], out);
-            }
+            attend_head(q, (&kv.0[at..], &kv.1[at..]), width, &mut scores, out);
         }
     }
 

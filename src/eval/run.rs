@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::arm::Arm;
 use super::work::{Answered, answer_cases, answers_recorded, case_facts};
-use crate::build::{Suite, load_split};
+use crate::build::{DEV_OF, Suite, load_split};
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place};
 use crate::measure;
@@ -114,8 +114,11 @@ fn leaked_questions(
         let view = lab.view();
         let split = load_split(&view, &dataset.to_string())?;
         let traces = Traces::list(&view)?;
-        // Both sides count: what a choice was made on is known to the adapter as well.
+        // What a choice was made on is known to the adapter as well, so both sides count; but a
+        // dev side that is looked at as a suite is just that.
+        let choosing = manifest.spec.questions.starts_with(DEV_OF);
         let kept = split.manifest.rows.iter();
+        let kept = kept.filter(|row| !choosing || row.side == datasets::Side::Train);
         let rows = kept
             .map(|row| Ok((row.seq, traces.episode(row.seq)?)))
             .collect::<Result<Vec<_>, AppError>>()?;

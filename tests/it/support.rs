@@ -59,6 +59,15 @@ impl Bench {
         bench
     }
 
+    /// A bench of its own whose notebook begins as a copy of this one's.
+    pub(crate) fn copy(&self) -> Self {
+        let copy = Self::new();
+        let status =
+            Command::new("cp").arg("-r").arg(self.notebook()).arg(copy.notebook()).status();
+        assert!(status.unwrap().success());
+        copy
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }

@@ -82,8 +82,8 @@ fn the_demo_tells_the_seeds_story_properly() {
 
 #[test]
 fn run_again_the_demo_changes_no_result() {
-    let bench = Bench::new();
-    let first = demo(&bench, &[]).ok().json();
+    let (finished, first) = finished();
+    let bench = finished.copy();
     let again = demo(&bench, &[]).ok().json();
     for part in ["dataset", "training", "report", "gates", "served", "next"] {
         assert_eq!(first[part], again[part], "{part}");
@@ -149,8 +149,8 @@ fn a_replay_of_everything_is_equal_and_a_change_is_named() {
 
 #[test]
 fn a_damaged_body_is_named_before_anything_runs() {
-    let bench = Bench::new();
-    let summary = demo(&bench, &[]).ok().json();
+    let (finished, summary) = finished();
+    let bench = finished.copy();
     let digest = summary["training"]["outcome"]["weights"]["digest"].as_str().unwrap();
     let path = bench.notebook().join("blobs").join(&digest[..2]).join(&digest[2..]);
     let mut bytes = std::fs::read(&path).unwrap();
@@ -191,8 +191,7 @@ fn search_and_why_find_what_happened() {
 
 #[test]
 fn an_override_is_loud_and_needs_somebody_else() {
-    let bench = Bench::new();
-    demo(&bench, &[]).ok();
+    let bench = finished().0.copy();
     let error = bench.run(&["promote", "--alias", "canary"]).fails(7);
     assert_eq!(error["kind"], "refused");
     let force = ["promote", "--alias", "canary", "--override", "--reason", "drill"];

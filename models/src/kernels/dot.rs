@@ -1,6 +1,7 @@
 //! The product for decoding: every output is one inner product, summed in one order.
 //!
-//! A tile of four rows by four weights keeps sixteen running sums in registers. Each sum runs over
+//! A tile of six rows by four weights keeps twenty-four running sums in registers; the rows stay in
+//! the first-level cache while the weights of a block stream past. Each sum runs over
 //! the same lanes in the same order whatever tile it falls in, so that a row's result does not
 //! depend on what else is in the batch.
 
@@ -76,13 +77,16 @@ macro_rules! path {
                 let whole = k / $width * $width;
                 let mut at = 0;
                 while at < whole {
+                    let mut xs = [$zero(); R];
+                    for (r, xv) in xs.iter_mut().enumerate() {
+                        // SAFETY: r * k + at + width <= R * k <= x.len(), asserted above.
+                        *xv = unsafe { $load(x.as_ptr().add(r * k + at)) };
+                    }
                     for c in 0..C {
                         // SAFETY: c * k + at + width <= C * k <= w.len(), asserted above.
                         let wv = unsafe { $load(w.as_ptr().add(c * k + at)) };
                         for r in 0..R {
-                            // SAFETY: r * k + at + width <= R * k <= x.len(), asserted above.
-                            let xv = unsafe { $load(x.as_ptr().add(r * k + at)) };
-                            sums[c][r] = $fma(xv, wv, sums[c][r]);
+                            sums[c][r] = $fma(xs[r], wv, sums[c][r]);
                         }
                     }
                     at += $width;
@@ -98,27 +102,27 @@ macro_rules! path {
                         let sum: $vec = sums[c][r];
                         // SAFETY: the array holds as many floats as the vector that is stored.
                         unsafe { $store(lanes.as_mut_ptr(), sum) };
-                        out[c][r] = super::pairwise(&lanes) + rest;
+                        out[c][r] = super::pairwise(lanes) + rest;
                     }
                 }
                 out
             }
 
             #[target_feature(enable = $feature)]
-            fn rows<const C: usize>(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
+            fn columns<const R: usize>(r: usize, x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
                 let m = x.len() / k;
-                let mut r = 0;
-                while r < m {
-                    let x = &x[r * k..];
-                    let left = m - r;
-                    let step = left.min(4);
-                    match step {
-                        4 => put(&tile::<4, C>(x, w, k), r, m, out),
-                        3 => put(&tile::<3, C>(x, w, k), r, m, out),
-                        2 => put(&tile::<2, C>(x, w, k), r, m, out),
-                        _ => put(&tile::<1, C>(x, w, k), r, m, out),
+                let n = w.len() / k;
+                let x = &x[r * k..];
+                let mut c = 0;
+                while c < n {
+                    let (w, out) = (&w[c * k..], &mut out[c * m..]);
+                    if n - c >= 4 {
+                        put(&tile::<R, 4>(x, w, k), r, m, out);
+                        c += 4;
+                    } else {
+                        put(&tile::<R, 1>(x, w, k), r, m, out);
+                        c += 1;
                     }
-                    r += step;
                 }
             }
 
@@ -136,17 +140,17 @@ macro_rules! path {
             #[target_feature(enable = $feature)]
             pub(super) fn block(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
                 let m = x.len() / k;
-                let n = w.len() / k;
-                let mut c = 0;
-                while c < n {
-                    let (w, out) = (&w[c * k..], &mut out[c * m..]);
-                    if n - c >= 4 {
-                        rows::<4>(x, w, k, out);
-                        c += 4;
-                    } else {
-                        rows::<1>(x, w, k, out);
-                        c += 1;
+                let mut r = 0;
+                while r < m {
+                    match m - r {
+                        1 => columns::<1>(r, x, w, k, out),
+                        2 => columns::<2>(r, x, w, k, out),
+                        3 => columns::<3>(r, x, w, k, out),
+                        4 => columns::<4>(r, x, w, k, out),
+                        5 => columns::<5>(r, x, w, k, out),
+                        _ => columns::<6>(r, x, w, k, out),
                     }
+                    r += 6;
                 }
             }
         }
@@ -177,16 +181,17 @@ path!(
     _mm256_storeu_ps
 );
 
-/// Adds the lanes in a tree, the same on every path of one width.
-fn pairwise(lanes: &[f32]) -> f32 {
-    match lanes {
-        [] => 0.0,
-        [one] => *one,
-        many => {
-            let (low, high) = many.split_at(many.len() / 2);
-            pairwise(low) + pairwise(high)
+/// Adds the lanes in a tree of neighbours, the same on every path of one width.
+#[inline(always)]
+fn pairwise<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut left = N;
+    while left > 1 {
+        left /= 2;
+        for i in 0..left {
+            lanes[i] = lanes[2 * i] + lanes[2 * i + 1];
         }
     }
+    lanes[0]
 }
 
 #[cfg(test)]

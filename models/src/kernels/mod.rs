@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 
 pub use dot::matmul_nt;
 pub use gemm::{Mat, MatMut, Threads, matmul};
-pub use rows::{axpy, dot, exp, rms_norm_row, sigmoid, softmax_row, swiglu_row};
+pub use rows::{attend_head, dot, exp, rms_norm_row, sigmoid, softmax_row, swiglu_row};
 
 /// Instruction set that the kernels use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

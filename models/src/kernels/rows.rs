@@ -71,27 +71,73 @@ fn lanes_sum(lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-dispatched! {
-    /// Computes the inner product of two rows of equal length.
-    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-        let mut lanes = [0.0_f32; LANES];
-        let (a, a_rest) = a.as_chunks::<LANES>();
-        let (b, b_rest) = b.as_chunks::<LANES>();
-        for (a, b) in a.iter().zip(b) {
-            for l in 0..LANES {
-                lanes[l] += a[l] * b[l];
-            }
+/// The inner product, to be compiled into whichever path calls it.
+#[inline(always)]
+fn inner(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
+        for l in 0..LANES {
+            lanes[l] += a[l] * b[l];
         }
-        let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-        lanes_sum(lanes) + rest
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    lanes_sum(lanes) + rest
+}
+
+/// Softmax of a row, to be compiled into whichever path calls it.
+#[inline(always)]
+fn softmax(row: &mut [f32]) {
+    let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+    let mut lanes = [0.0_f32; LANES];
+    let (chunks, rest) = row.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for l in 0..LANES {
+            chunk[l] = exp(chunk[l] - top);
+            lanes[l] += chunk[l];
+        }
+    }
+    let mut sum = lanes_sum(lanes);
+    for v in rest {
+        *v = exp(*v - top);
+        sum += *v;
+    }
+    let scale = 1.0 / sum;
+    for v in row {
+        *v *= scale;
     }
 }
 
 dispatched! {
-    /// Adds `scale` times row `x` to row `y`.
-    pub fn axpy(scale: f32, x: &[f32], y: &mut [f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y += scale * x;
+    /// Computes the inner product of two rows of equal length.
+    pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+        inner(a, b)
+    }
+}
+
+dispatched! {
+    /// Attends from one query head to cached keys and values: scores, softmax, weighted sum.
+    ///
+    /// Shapes: q [head], keys and values [tokens, width] from the head's first column on, scores
+    /// [tokens] as scratch, out [head], which must be zero.
+    pub fn attend_head(
+        q: &[f32],
+        kv: (&[f32], &[f32]),
+        width: usize,
+        scores: &mut [f32],
+        out: &mut [f32]
+    ) {
+        let head = q.len();
+        let scale = 1.0 / (head as f32).sqrt();
+        for (score, key) in scores.iter_mut().zip(kv.0.chunks(width)) {
+            *score = inner(q, &key[..head]) * scale;
+        }
+        softmax(scores);
+        for (weight, value) in scores.iter().zip(kv.1.chunks(width)) {
+            for (out, v) in out.iter_mut().zip(&value[..head]) {
+                *out += weight * v;
+            }
         }
     }
 }
@@ -99,31 +145,14 @@ dispatched! {
 dispatched! {
     /// Turns a row of scores into probabilities in place.
     pub fn softmax_row(row: &mut [f32]) {
-        let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-        let mut lanes = [0.0_f32; LANES];
-        let (chunks, rest) = row.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            for l in 0..LANES {
-                chunk[l] = exp(chunk[l] - top);
-                lanes[l] += chunk[l];
-            }
-        }
-        let mut sum = lanes_sum(lanes);
-        for v in rest {
-            *v = exp(*v - top);
-            sum += *v;
-        }
-        let scale = 1.0 / sum;
-        for v in row {
-            *v *= scale;
-        }
+        softmax(row);
     }
 }
 
 dispatched! {
     /// Writes x * weight / rms(x) into `out` and returns 1 / rms(x).
     pub fn rms_norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) -> f32 {
-        let inverse = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+        let inverse = 1.0 / (inner(x, x) / x.len() as f32 + eps).sqrt();
         for ((out, x), w) in out.iter_mut().zip(x).zip(weight) {
             *out = x * inverse * w;
         }
