@@ -296,7 +296,7 @@ fn runs() {
         epoch: 1,
         weights: body(1),
         optimiser: Some(body(2)),
-        dev_loss: 0.75,
+        dev_loss: Some(0.75),
     }]);
     check(&[case()]);
     check(&[finished(train_outcome()), finished(eval_outcome())]);
@@ -357,7 +357,7 @@ fn train_outcome() -> RunOutcome {
         adapter: digest(1),
         checkpoint_step: 20,
         epoch: 2,
-        dev_loss: 0.5,
+        dev_loss: Some(0.5),
         config: body(2),
         weights: body(3),
         truncated: vec![12, 15],

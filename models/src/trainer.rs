@@ -152,7 +152,12 @@ impl Trainer {
             loss += scalar(&self.llama.loss(&packed, &self.vars, None)?)?;
             supervised += packed.supervised();
         }
-        Ok(loss / supervised as f64)
+        let loss = loss / supervised as f64;
+        if !loss.is_finite() {
+            let step = self.optimiser.step;
+            return Err(ModelError::NotFinite { what: "the loss on held-out rows", step });
+        }
+        Ok(loss)
     }
 
     /// Copies the adapter out as it stands.

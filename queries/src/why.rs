@@ -305,8 +305,9 @@ impl Origins<'_> {
         if let Some(RunOutcome::Train { adapter, checkpoint_step, epoch, dev_loss, .. }) =
             &run.outcome
         {
+            let loss = dev_loss.map_or("none".to_owned(), |loss| format!("{loss:.4}"));
             link.details.push(format!(
-                "adapter {}: step {checkpoint_step}, epoch {epoch}, dev loss {dev_loss:.4}",
+                "adapter {}: step {checkpoint_step}, epoch {epoch}, dev loss {loss}",
                 adapter.short()
             ));
         }

@@ -27,7 +27,7 @@ pub struct QueryRows {
 }
 
 /// Most events that a search may bring into a dataset.
-const HITS_MAX: usize = 100_000;
+const HITS_MAX: usize = 5_000;
 
 /// Turns a search into the wish for a dataset: its hits are frozen in the wish.
 ///
@@ -43,6 +43,13 @@ pub fn wish_of_query(
     let mut index = Index::open_or_rebuild(&lab.notebook.dir().join("index"))?;
     index.catch_up(&lab.notebook.reader())?;
     let found = index.search(query, &Filters::default(), HITS_MAX)?;
+    if found.total > HITS_MAX as u64 {
+        return Err(AppError::hinted(
+            Kind::Usage,
+            format!("the search {query:?} finds {} events, more than {HITS_MAX}", found.total),
+            "narrow it, or build several datasets",
+        ));
+    }
     let mut hits: Vec<u64> = found.hits.iter().map(|hit| hit.seq).collect();
     hits.sort_unstable();
     if hits.is_empty() {

@@ -65,7 +65,15 @@ pub struct Split {
 pub fn build_split(lab: &Lab<'_>, wish: &SplitWish) -> Result<Split, AppError> {
     let (facts, manifest) = split_facts(&lab.view(), wish)?;
     lab.notebook.blobs().put(&manifest.to_stored())?;
-    let id = format!("split/{}/{}", wish.name, ledger::Digest::of_json(&facts)?);
+    let newest = newest(&lab.view(), |known| known.name == wish.name)?;
+    if let Some((event, known)) = &newest
+        && *known == facts
+    {
+        return Ok(Split { event: *event, facts, manifest });
+    }
+    // Built again after another of its name, it becomes the newest again.
+    let after = newest.map_or(0, |(event, _)| event);
+    let id = format!("split/{}/{}/{after}", wish.name, ledger::Digest::of_json(&facts)?);
     let event = lab.record(&format!("dataset/{}", wish.name), &id, &facts, Place::default())?;
     Ok(Split { event, facts, manifest })
 }
@@ -132,23 +140,32 @@ fn leakage(
     kept_out.chain(checked).collect()
 }
 
+/// Finds the newest dataset that fits.
+fn newest(
+    view: &View,
+    fits: impl Fn(&SplitBuilt) -> bool,
+) -> Result<Option<(u64, SplitBuilt)>, AppError> {
+    let mut found = None;
+    for event in view.events()? {
+        let event = event?;
+        if event.kind == SplitBuilt::KIND {
+            let facts: SplitBuilt = event.facts()?;
+            if fits(&facts) {
+                found = Some((event.seq, facts));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Reads back the newest dataset of a name, or the one whose identity begins so.
 ///
 /// # Errors
 /// When there is none, or its manifest is missing or damaged.
 pub fn load_split(view: &View, name: &str) -> Result<Split, AppError> {
-    let mut found = None;
-    for event in view.events()? {
-        let event = event?;
-        if event.kind != SplitBuilt::KIND {
-            continue;
-        }
-        let facts: SplitBuilt = event.facts()?;
-        let by_identity = name.len() >= 6 && facts.dataset.to_string().starts_with(name);
-        if facts.name == name || by_identity {
-            found = Some((event.seq, facts));
-        }
-    }
+    let by_identity =
+        |facts: &SplitBuilt| name.len() >= 6 && facts.dataset.to_string().starts_with(name);
+    let found = newest(view, |facts| facts.name == name || by_identity(facts))?;
     let Some((event, facts)) = found else {
         return Err(AppError::hinted(
             Kind::NotFound,

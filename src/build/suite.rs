@@ -30,7 +30,15 @@ pub struct Suite {
 pub fn build_suite(lab: &Lab<'_>, spec: &SuiteSpec) -> Result<Suite, AppError> {
     let (facts, manifest) = suite_facts(&lab.view(), spec)?;
     lab.notebook.blobs().put(&manifest.to_stored())?;
-    let id = format!("suite/{}/{}", spec.name, facts.manifest.digest);
+    let newest = newest(&lab.view(), |known| known.name == spec.name)?;
+    if let Some((event, known)) = &newest
+        && *known == facts
+    {
+        return Ok(Suite { event: *event, facts, manifest });
+    }
+    // Built again after another of its name, it becomes the newest again.
+    let after = newest.map_or(0, |(event, _)| event);
+    let id = format!("suite/{}/{}/{after}", spec.name, facts.manifest.digest);
     let event = lab.record(&format!("suite/{}", spec.name), &id, &facts, Place::default())?;
     Ok(Suite { event, facts, manifest })
 }
@@ -73,23 +81,32 @@ fn questions(view: &View, traces: &Traces, from: &str) -> Result<Vec<(u64, Episo
     rows.map(|row| Ok((row.seq, traces.episode(row.seq)?))).collect()
 }
 
+/// Finds the newest suite that fits.
+fn newest(
+    view: &View,
+    fits: impl Fn(&SuiteBuilt) -> bool,
+) -> Result<Option<(u64, SuiteBuilt)>, AppError> {
+    let mut found = None;
+    for event in view.events()? {
+        let event = event?;
+        if event.kind == SuiteBuilt::KIND {
+            let facts: SuiteBuilt = event.facts()?;
+            if fits(&facts) {
+                found = Some((event.seq, facts));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Reads back the newest suite of a name, or the one whose identity begins so.
 ///
 /// # Errors
 /// When there is none, or its manifest is missing or damaged.
 pub fn load_suite(view: &View, name: &str) -> Result<Suite, AppError> {
-    let mut found = None;
-    for event in view.events()? {
-        let event = event?;
-        if event.kind != SuiteBuilt::KIND {
-            continue;
-        }
-        let facts: SuiteBuilt = event.facts()?;
-        let by_identity = name.len() >= 6 && facts.suite.to_string().starts_with(name);
-        if facts.name == name || by_identity {
-            found = Some((event.seq, facts));
-        }
-    }
+    let by_identity =
+        |facts: &SuiteBuilt| name.len() >= 6 && facts.suite.to_string().starts_with(name);
+    let found = newest(view, |facts| facts.name == name || by_identity(facts))?;
     let Some((event, facts)) = found else {
         return Err(AppError::hinted(
             Kind::NotFound,

@@ -99,6 +99,8 @@ pub fn import(
 /// # Errors
 /// When it cannot be read or is of no known format.
 pub fn read_file(path: &Path, format: Option<Format>) -> Result<Imported, AppError> {
+    // The name must not depend on how the path was written.
+    let path = &std::path::absolute(path).map_err(AppError::file(path))?;
     let source = SourceInfo::of_file(path)?;
     let format = match format {
         Some(format) => format,
@@ -176,7 +178,7 @@ fn append(lab: &Lab<'_>, path: &Path, imported: &Imported) -> Result<FileReport,
     }
     appender.flush()?;
     let report = appender.report;
-    let id = format!("import/{}/{}", facts.source, facts.file);
+    let id = format!("import/{}/{}", facts.source, Digest::of_json(facts)?);
     let path = std::path::absolute(path).map_err(AppError::file(path))?;
     let measured = json!({ "path": path, "duplicates": report.duplicates });
     let stream = format!("trace/{}", facts.source);
@@ -267,7 +269,7 @@ impl Appender<'_> {
 
     fn rejection(&self, facts: &TraceRejected) -> Result<NewEvent, AppError> {
         let (source, row) = (&facts.source, facts.location.row);
-        let id = format!("reject/{source}/{row}/{}", facts.content.short());
+        let id = format!("reject/{source}/{row}/{}", Digest::of_json(facts)?);
         self.lab.event(&format!("trace/{source}"), &id, facts, Place::default())
     }
 

@@ -30,7 +30,7 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
         intervals: IntervalSpec::default(),
     };
     let (published, pages) = globals.with_lab(|lab| {
-        let published = publish(lab, &spec)?;
+        let published = publish(lab, &spec, false)?;
         let pages = write_pages(lab.notebook.dir(), &published.report, &[])?;
         Ok((published, pages))
     })?;

@@ -45,12 +45,13 @@ pub(super) struct Args {
 pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     let evaluated = globals.with_lab(|lab| eval(lab, &args))?;
     let text = format!(
-        "{}: deployment {}, n {}, exact {} strict, {} lenient",
+        "{}: deployment {}, n {}, exact {} strict, {} lenient{}",
         evaluated.run,
         evaluated.deployment_id.short(),
         evaluated.n,
         evaluated.exact_strict,
-        evaluated.exact_lenient
+        evaluated.exact_lenient,
+        if evaluated.known { " (the record had it)" } else { "" }
     );
     let document = json!({
         "run": evaluated.run,

@@ -22,7 +22,7 @@ pub(super) struct Args {
     #[arg(long = "set", value_name = "FIELD=VALUE")]
     changes: Vec<String>,
     /// Make only the first steps of training again
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Answer only the first cases again
     #[arg(long)]
@@ -63,7 +63,7 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
 /// Says what a replay did, for people.
 pub(super) fn text(report: &ReplayReport) -> String {
     let mut text = format!(
-        "replay of {} ({}): {} bodies whole, {} facts compared",
+        "replay of {} ({}): {} bodies whole, {} events compared fact by fact",
         report.run, report.tier, report.bodies, report.compared
     );
     for stage in &report.stages {

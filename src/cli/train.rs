@@ -47,15 +47,15 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     })?;
     let mut text = String::new();
     for pilot in &pilots {
-        let _ = writeln!(text, "trial {}: dev loss {:.4}", pilot.run, pilot.dev_loss());
+        let _ = writeln!(text, "trial {}: dev loss {}", pilot.run, pilot.dev_loss_text());
     }
     let known = if trained.known { " (the record had it)" } else { "" };
     let adapter = trained.adapter().map(|id| id.to_string()).unwrap_or_default();
     let _ = writeln!(
         text,
-        "{}: adapter {adapter}, dev loss {:.4}, event {}{known}",
+        "{}: adapter {adapter}, dev loss {}, event {}{known}",
         trained.run,
-        trained.dev_loss(),
+        trained.dev_loss_text(),
         trained.event
     );
     let show = |trained: &Trained| json!({ "run": trained.run, "outcome": trained.outcome });

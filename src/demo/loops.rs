@@ -172,7 +172,7 @@ fn lineage(lab: &Lab<'_>, split: &Split) -> Result<Vec<String>, AppError> {
 }
 
 /// Replays the training run (its first steps) and the adapter's evaluation (its first cases), each
-/// from the imports on. A replay that the record has already is not made again.
+/// from the imports on.
 ///
 /// # Errors
 /// When something diverges, or a body is damaged.

@@ -213,8 +213,8 @@ pub(super) fn decide(lab: &Lab<'_>) -> Result<Verdicts, AppError> {
         runs: Vec::new(),
         intervals: IntervalSpec::default(),
     };
-    let structured = publish(lab, &spec(STRUCTURED))?;
-    let published = publish(lab, &spec(TOOLCALL))?;
+    let structured = publish(lab, &spec(STRUCTURED), true)?;
+    let published = publish(lab, &spec(TOOLCALL), true)?;
     let mut gates = Vec::new();
     let mut promotions = Vec::new();
     for policy in ["canary", "champion"] {

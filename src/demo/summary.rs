@@ -129,9 +129,9 @@ impl Summary {
         );
         let _ = writeln!(
             text,
-            "{}: adapter from epoch with dev loss {:.4}\n",
+            "{}: adapter from epoch with dev loss {}\n",
             self.trained.run,
-            self.trained.dev_loss()
+            self.trained.dev_loss_text()
         );
         tables(&mut text, &self.decided.report);
         tables(&mut text, &self.decided.structured);
@@ -146,7 +146,7 @@ impl Summary {
         for replay in &self.replays {
             let _ = writeln!(
                 text,
-                "replay of {} ({}): {} facts compared, all equal",
+                "replay of {} ({}): {} events compared fact by fact, all equal",
                 replay.run, replay.tier, replay.compared
             );
             for scope in replay.stages.iter().filter_map(|stage| stage.scope.as_ref()) {

@@ -10,7 +10,6 @@ use ledger::catalogue::{
     CaseScored, Deployment, RunClaimed, RunFinished, RunInputs, RunOutcome, RunRequested,
     RunStarted, TestLookedAt,
 };
-use queries::projection::State;
 use serde_json::{Value, json};
 
 use super::arm::Arm;
@@ -84,61 +83,72 @@ pub fn evaluate(lab: &Lab<'_>, wish: &EvalWish<'_>) -> Result<Evaluated, AppErro
         RunOutcome::Train { .. } => None,
     };
     if let Some(done) = known.and_then(|k| k.outcome.as_ref()).and_then(|o| done(o, true)) {
+        if let Some(RunInputs::Eval { leaked_questions, .. }) =
+            known.and_then(|k| k.inputs.as_ref())
+        {
+            refuse_leak(wish, *leaked_questions)?;
+        }
         return Ok(done);
     }
-    let leaked = leaked_questions(lab, &state, wish, &deployment)?;
-    let started = started(wish, (&run, &deployment, deployment_id), leaked);
+    let leaked = leaked_questions(lab, &wish.suite.manifest, wish.arm)?;
+    refuse_leak(wish, leaked)?;
+    let started = eval_started(wish.suite, wish.arm, (&run, &wish.label), leaked)?;
     let scored: BTreeSet<String> =
         known.map(|k| k.cases.iter().map(|c| c.facts.case.clone()).collect()).unwrap_or_default();
     begin(lab, wish, &started, request)?;
-    answer(lab, wish, (&run, deployment_id), &scored)?;
-    let outcome = finish(lab, wish, &run)?;
+    let rate = answer(lab, wish, (&run, deployment_id), &scored)?;
+    let outcome = finish(lab, wish, &run, rate)?;
     done(&outcome, false)
         .ok_or_else(|| AppError::said(Kind::Internal, "an evaluation with another outcome"))
 }
 
-/// Counts the suite's questions that stand in the arm's training side or prefix, and refuses
-/// where there are any.
-fn leaked_questions(
+/// Counts the suite's questions that stand in the arm's training data or prefix.
+///
+/// # Errors
+/// When a body is missing or damaged.
+pub fn leaked_questions(
     lab: &Lab<'_>,
-    state: &State,
-    wish: &EvalWish<'_>,
-    deployment: &Deployment,
+    manifest: &SuiteManifest,
+    arm: &Arm<'_>,
 ) -> Result<u64, AppError> {
-    let Arm::Local(local) = wish.arm else { return Ok(0) };
-    let manifest = &wish.suite.manifest;
+    let Arm::Local(local) = arm else { return Ok(0) };
     let mut leaked = prefix_leaks(manifest, local.cep.as_ref().map(|cep| cep.text.as_str()));
-    if let Some(training) = state.runs.training_of(&deployment.adapter)
-        && let Some(RunInputs::Train { dataset, .. }) = &training.inputs
-    {
-        let view = lab.view();
-        let split = load_split(&view, &dataset.to_string())?;
-        let traces = Traces::list(&view)?;
-        // What a choice was made on is known to the adapter as well, so both sides count; but a
-        // dev side that is looked at as a suite is just that.
-        let choosing = manifest.spec.questions.starts_with(DEV_OF);
-        let kept = split.manifest.rows.iter();
-        let kept = kept.filter(|row| !choosing || row.side == datasets::Side::Train);
-        let rows = kept
-            .map(|row| Ok((row.seq, traces.episode(row.seq)?)))
-            .collect::<Result<Vec<_>, AppError>>()?;
-        let rows: Vec<(u64, &datasets::Episode)> = rows.iter().map(|(s, e)| (*s, e)).collect();
-        leaked += datasets::leak::leakage(&rows, manifest).shared_questions.len() as u64;
-    }
-    if leaked > 0 && !wish.allow_leak {
-        let (name, n) = (manifest.name(), manifest.n());
-        return Err(AppError::hinted(
-            Kind::Refused,
-            format!(
-                "suite {name} is contaminated for {}: {leaked} of its {n} questions stand in its \
-                 training data or prefix, whatever the template",
-                wish.label
-            ),
-            "train without them (`ledger split --keep-out`), or look all the same with \
-             --allow-leak: the arm is then marked `leak`, and no gate passes it",
-        ));
-    }
+    let state = queries::projection::fold_all(&lab.notebook.reader())?;
+    let Some(training) = state.runs.training_of(&local.deployment().adapter) else {
+        return Ok(leaked);
+    };
+    let Some(RunInputs::Train { dataset, .. }) = &training.inputs else { return Ok(leaked) };
+    let view = lab.view();
+    let split = load_split(&view, &dataset.to_string())?;
+    let traces = Traces::list(&view)?;
+    // What a choice was made on is known to the adapter as well, so both sides count; but a dev
+    // side that is looked at as a suite is just that.
+    let choosing = manifest.spec.questions.starts_with(DEV_OF);
+    let kept = split.manifest.rows.iter();
+    let kept = kept.filter(|row| !choosing || row.side == datasets::Side::Train);
+    let rows = kept
+        .map(|row| Ok((row.seq, traces.episode(row.seq)?)))
+        .collect::<Result<Vec<_>, AppError>>()?;
+    let rows: Vec<(u64, &datasets::Episode)> = rows.iter().map(|(s, e)| (*s, e)).collect();
+    leaked += datasets::leak::leakage(&rows, manifest).shared_questions.len() as u64;
     Ok(leaked)
+}
+
+fn refuse_leak(wish: &EvalWish<'_>, leaked: u64) -> Result<(), AppError> {
+    if leaked == 0 || wish.allow_leak {
+        return Ok(());
+    }
+    let (name, n) = (wish.suite.manifest.name(), wish.suite.manifest.n());
+    Err(AppError::hinted(
+        Kind::Refused,
+        format!(
+            "suite {name} is contaminated for {}: {leaked} of its {n} questions stand in its \
+             training data or prefix, whatever the template",
+            wish.label
+        ),
+        "train without them (`ledger split --keep-out`), or look all the same with \
+         --allow-leak: the arm is then marked `leak`, and no gate passes it",
+    ))
 }
 
 /// Counts questions that stand word by word in a prefix.
@@ -148,32 +158,37 @@ fn prefix_leaks(manifest: &SuiteManifest, prefix: Option<&str>) -> u64 {
     manifest.cases.iter().filter(inside).count() as u64
 }
 
-/// Returns the facts with which the run starts.
-fn started(
-    wish: &EvalWish<'_>,
-    (run, deployment, deployment_id): (&str, &Deployment, Digest),
+/// Returns the facts with which an evaluation starts.
+///
+/// # Errors
+/// When the deployment has no JSON form.
+pub fn eval_started(
+    suite: &Suite,
+    arm: &Arm<'_>,
+    (run, label): (&str, &str),
     leaked_questions: u64,
-) -> RunStarted {
-    let mut flags = wish.arm.flags();
+) -> Result<RunStarted, AppError> {
+    let mut flags = arm.flags();
     if leaked_questions > 0 {
         flags.push("leak".to_owned());
     }
-    RunStarted {
+    let deployment = arm.deployment();
+    Ok(RunStarted {
         run: run.to_owned(),
         inputs: RunInputs::Eval {
-            name: wish.suite.facts.name.clone(),
-            suite: wish.suite.facts.suite,
-            suite_event: wish.suite.event,
-            scorer: wish.suite.facts.scorer,
-            deployment: deployment.clone(),
-            deployment_id,
-            label: wish.label.clone(),
+            name: suite.facts.name.clone(),
+            suite: suite.facts.suite,
+            suite_event: suite.event,
+            scorer: suite.facts.scorer,
+            deployment_id: Digest::of_json(&deployment)?,
+            deployment,
+            label: label.to_owned(),
             flags,
             leaked_questions,
         },
         // Greedy decoding draws nothing.
         seed: "0".to_owned(),
-    }
+    })
 }
 
 fn begin(
@@ -204,12 +219,13 @@ fn begin(
     Ok(())
 }
 
+/// Answers what is not scored yet; returns the new tokens per second.
 fn answer(
     lab: &Lab<'_>,
     wish: &EvalWish<'_>,
     (run, deployment_id): (&str, Digest),
     scored: &BTreeSet<String>,
-) -> Result<(), AppError> {
+) -> Result<Option<f64>, AppError> {
     let manifest = &wish.suite.manifest;
     let missing: Vec<(usize, &Case)> =
         manifest.cases.iter().enumerate().filter(|(_, c)| !scored.contains(&c.id)).collect();
@@ -248,10 +264,18 @@ fn answer(
         events.push(lab.event(&stream, &format!("{run}/case/{}", facts.case), &facts, place)?);
     }
     lab.notebook.append(&[], events)?;
-    Ok(())
+    let new = answered.iter().filter_map(|a| a.answer.as_ref()?.answer_tokens);
+    let new: u64 = new.map(u64::from).sum();
+    // Reading the prompts is part of the time.
+    Ok((new > 0).then(|| new as f64 / seconds))
 }
 
-fn finish(lab: &Lab<'_>, wish: &EvalWish<'_>, run: &str) -> Result<RunOutcome, AppError> {
+fn finish(
+    lab: &Lab<'_>,
+    wish: &EvalWish<'_>,
+    run: &str,
+    tokens_per_second: Option<f64>,
+) -> Result<RunOutcome, AppError> {
     let state = queries::projection::fold_all(&lab.notebook.reader())?;
     let cases = state.runs.get(run).map(|known| known.cases.as_slice()).unwrap_or_default();
     let n = cases.len() as u64;
@@ -269,7 +293,10 @@ fn finish(lab: &Lab<'_>, wish: &EvalWish<'_>, run: &str) -> Result<RunOutcome, A
         exact_lenient: count(|case| case.lenient.exact),
     };
     let facts = RunFinished { run: run.to_owned(), outcome: outcome.clone() };
-    let measured = json!({ "peak_rss_mb": measure::peak_rss_mb() });
+    let mut measured = json!({ "peak_rss_mb": measure::peak_rss_mb() });
+    if let Some(rate) = tokens_per_second {
+        measured["tokens_per_second"] = json!(rate);
+    }
     let place = Place::run(run).measured(measured);
     lab.record(&format!("run/{run}"), &format!("{run}/finished"), &facts, place)?;
     Ok(outcome)

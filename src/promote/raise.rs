@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ledger::catalogue::{Deployment, GateDecided, PromotionMade, PromotionOverridden, Verdict};
 use ledger::{Digest, Notebook};
 use queries::gate::verdict_word;
-use queries::projection::State;
+use queries::projection::{HeldBy, State};
 
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place};
@@ -55,6 +55,7 @@ pub fn promote(
     }
     let deployment = deployment_of(&state, gate)?;
     let held = state.catalog.holder(model, alias);
+    let same = held.filter(|held| held.deployment_id == gate.deployment);
     let facts = PromotionMade {
         model: model.to_owned(),
         alias: alias.to_owned(),
@@ -63,33 +64,45 @@ pub fn promote(
         gate: gate_event,
         previous: held.map(|held| held.deployment_id).filter(|id| *id != gate.deployment),
     };
-    let id = format!("promotion/{model}/{alias}/{gate_event}");
-    let stream = format!("model/{model}");
-    let place = Place::default().because(gate_event);
-    if let Some(held) = held.filter(|held| held.deployment_id == gate.deployment && passed) {
-        return Ok(Promoted { event: held.since, facts, overridden: false });
-    }
-    let (event, overridden) = match force.filter(|_| !passed) {
-        None => (lab.record(&stream, &id, &facts, place)?, false),
-        Some(force) => {
-            if force.second_actor == lab.actor {
-                return Err(AppError::hinted(
-                    Kind::Refused,
-                    "an override needs somebody else beside you",
-                    format!("--second-actor is {:?}, who also acts", force.second_actor),
-                ));
-            }
-            let facts = PromotionOverridden {
-                promotion: facts.clone(),
-                reason: force.reason,
-                second_actor: force.second_actor,
-            };
-            (lab.record(&stream, &format!("{id}/override"), &facts, place)?, true)
+    let overridden = !passed;
+    let event = match (same.map(|held| (held.since, &held.by)), force) {
+        // It holds the alias already, and in the same way.
+        (Some((since, HeldBy::Promotion { .. })), _) if passed => since,
+        (Some((since, HeldBy::Override { .. })), _) if !passed => since,
+        (_, Some(force)) if !passed => override_with(lab, &facts, force)?,
+        _ => {
+            let id = format!("promotion/{model}/{alias}/{gate_event}");
+            let place = Place::default().because(gate_event);
+            lab.record(&format!("model/{model}"), &id, &facts, place)?
         }
     };
     selection_file(lab.notebook, model)?;
     lab.notebook.checkpoint()?;
     Ok(Promoted { event, facts, overridden })
+}
+
+/// Records a promotion whose gate did not pass.
+fn override_with(
+    lab: &Lab<'_>,
+    promotion: &PromotionMade,
+    force: Override,
+) -> Result<u64, AppError> {
+    let somebody = force.second_actor.trim();
+    if somebody.is_empty() || somebody == lab.actor || force.reason.trim().is_empty() {
+        return Err(AppError::hinted(
+            Kind::Refused,
+            "an override needs a reason and somebody else beside you",
+            format!("--second-actor is {somebody:?}, --actor is {:?}", lab.actor),
+        ));
+    }
+    let facts = PromotionOverridden {
+        promotion: promotion.clone(),
+        reason: force.reason,
+        second_actor: force.second_actor,
+    };
+    let id = format!("override/{}", Digest::of_json(&facts)?);
+    let place = Place::default().because(promotion.gate);
+    lab.record(&format!("model/{}", promotion.model), &id, &facts, place)
 }
 
 fn refused(alias: &str, event: u64, gate: &GateDecided) -> AppError {

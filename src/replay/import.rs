@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
 use datasets::ingest::Format;
-use ledger::catalogue::{DatasetImported, TraceRejected, TraceRevised};
+use ledger::catalogue::{DatasetImported, TraceIngested, TraceRejected, TraceRevised};
 use ledger::{Digest, Envelope, Facts as _};
 use queries::replay::Replayed;
 
@@ -18,8 +18,8 @@ use crate::lab::body_ref;
 /// and the report says so: what they gave was checked by digest before anything ran.
 pub(super) fn redo(source: &str, recorded: &[Envelope]) -> Result<Redone, AppError> {
     let mut redone = Redone { recorded: Vec::new(), replayed: Vec::new(), scope: None };
-    // External id -> (content, event that last told it).
-    let mut known: BTreeMap<String, (Digest, u64)> = BTreeMap::new();
+    let mut known = Known::default();
+    let mut scope: Vec<String> = Vec::new();
     let mut from = 0;
     for (at, event) in recorded.iter().enumerate() {
         if event.kind != DatasetImported::KIND {
@@ -34,13 +34,46 @@ pub(super) fn redo(source: &str, recorded: &[Envelope]) -> Result<Redone, AppErr
                 import(&imported, told, &mut known, &mut redone.replayed)?;
                 redone.recorded.extend_from_slice(told);
             }
-            Err(why) => redone.scope = Some(format!("import of {source}: {why}")),
+            Err(why) => {
+                known.take(told)?;
+                scope.push(format!("import of {source} left out: {why}"));
+            }
         }
     }
-    if from == 0 && !recorded.is_empty() {
-        redone.scope = Some(format!("{source} was captured live: nothing to read again"));
+    let rest = recorded.len() - from;
+    if rest > 0 {
+        scope.push(format!("{rest} events of {source} belong to no file that can be read again"));
     }
+    redone.scope = (!scope.is_empty()).then(|| scope.join("; "));
     Ok(redone)
+}
+
+/// What a source's events have told so far.
+#[derive(Default)]
+struct Known {
+    /// External id -> (content, event that last told it).
+    episodes: BTreeMap<String, (Digest, u64)>,
+    /// Rejections, which are told once.
+    rejections: Vec<TraceRejected>,
+}
+
+impl Known {
+    /// Takes in what events told whose file is not read again.
+    fn take(&mut self, told: &[Envelope]) -> Result<(), AppError> {
+        for event in told {
+            let trace = match event.kind.as_str() {
+                TraceIngested::KIND => event.facts::<TraceIngested>()?,
+                TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
+                TraceRejected::KIND => {
+                    self.rejections.push(event.facts()?);
+                    continue;
+                }
+                _ => continue,
+            };
+            self.episodes.insert(trace.external_id, (trace.content, event.seq));
+        }
+        Ok(())
+    }
 }
 
 /// Returns the file of an import if it is still what it was.
@@ -60,7 +93,7 @@ fn at_hand(event: &Envelope, facts: &DatasetImported) -> Result<PathBuf, String>
 fn import(
     imported: &Imported,
     told: &[Envelope],
-    known: &mut BTreeMap<String, (Digest, u64)>,
+    known: &mut Known,
     replayed: &mut Vec<Replayed>,
 ) -> Result<(), AppError> {
     let mut seqs = told.iter().map(|event| event.seq);
@@ -69,24 +102,28 @@ fn import(
         let episodes = match &row.result {
             Ok(episodes) => episodes,
             Err(reason) => {
-                next();
-                replayed.push(Replayed::new(&TraceRejected {
+                let facts = TraceRejected {
                     source: imported.source.name.clone(),
                     location: row.location.clone(),
                     reason: reason.clone(),
                     content: row.content,
-                })?);
+                };
+                if !known.rejections.contains(&facts) {
+                    next();
+                    replayed.push(Replayed::new(&facts)?);
+                    known.rejections.push(facts);
+                }
                 continue;
             }
         };
         for episode in episodes {
             let content = episode.content_digest();
             let id = episode.source.external_id.clone();
-            let before = known.get(&id).copied();
+            let before = known.episodes.get(&id).copied();
             if before.is_some_and(|(known, _)| known == content) {
                 continue;
             }
-            known.insert(id, (content, next()));
+            known.episodes.insert(id, (content, next()));
             let facts = trace_facts(episode, content, body_ref(&episode.to_bytes()));
             replayed.push(match before {
                 None => Replayed::new(&facts)?,

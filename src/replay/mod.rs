@@ -3,12 +3,14 @@
 mod import;
 mod stages;
 
-use ledger::catalogue::{Divergence, RunReplayed};
-use ledger::{Digest, Envelope};
+use ledger::catalogue::{Divergence, RunInputs, RunReplayed, RunStarted, SplitBuilt};
+use ledger::{Digest, Envelope, Facts as _};
 use queries::replay::{self, Plan, Replayed, Stage, Work};
 use serde::Serialize;
 
-use crate::error::AppError;
+use crate::build::{SplitWish, load_suite};
+use crate::error::{AppError, Kind};
+use crate::eval::find_cep;
 use crate::hub::Base;
 use crate::lab::{Lab, Place};
 
@@ -83,6 +85,14 @@ pub fn replay(
     for needed in &plan.needed {
         lab.notebook.blobs().check(&needed.body.digest)?;
     }
+    check_prefixes(lab, &plan)?;
+    let trains = plan.stages.iter().any(|stage| matches!(stage.work, Work::Train { .. }));
+    if !wish.changes.is_empty() && !trains {
+        return Err(AppError::said(
+            Kind::Usage,
+            format!("--set changes a recipe, and {} rests on no training", plan.run),
+        ));
+    }
     let mut report = ReplayReport {
         run: plan.run.clone(),
         tier: plan.tier.name().to_owned(),
@@ -111,6 +121,28 @@ pub fn replay(
     }
     report.event = record(lab, &report)?;
     Ok(report)
+}
+
+/// Reads the prefixes and kept-out suites that stages refer to, so that damage shows before
+/// anything runs.
+fn check_prefixes(lab: &Lab<'_>, plan: &Plan) -> Result<(), AppError> {
+    let view = lab.view();
+    for event in plan.stages.iter().flat_map(|stage| &stage.recorded) {
+        if event.kind == RunStarted::KIND {
+            let factor = match event.facts::<RunStarted>()?.inputs {
+                RunInputs::Train { cep, .. } => cep,
+                RunInputs::Eval { deployment, .. } => deployment.cep,
+            };
+            find_cep(&view, &factor)?;
+        }
+        if event.kind == SplitBuilt::KIND {
+            let wish: SplitWish = serde_json::from_value(event.facts::<SplitBuilt>()?.spec)?;
+            for suite in wish.keep_out.iter().chain(&wish.check) {
+                load_suite(&view, suite)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn redo(

@@ -6,12 +6,15 @@ use ledger::catalogue::{
     StepCompleted, SuiteBuilt, TestLookedAt,
 };
 use ledger::{Digest, Envelope, Facts as _};
-use queries::replay::Replayed;
+use queries::replay::{self, Replayed};
 
 use super::{Redone, ReplayWish};
 use crate::build::{load_split, load_suite, split_facts, suite_facts};
 use crate::error::{AppError, Kind};
-use crate::eval::{Answered, RECORDED, answer_cases, answers_recorded, case_facts, find_cep};
+use crate::eval::{
+    Answered, Arm, RECORDED, Recorded, answer_cases, answers_recorded, case_facts, eval_started,
+    find_cep, leaked_questions,
+};
 use crate::hub::Base;
 use crate::lab::{Lab, Place};
 use crate::rows::{Traces, View};
@@ -95,9 +98,13 @@ pub(super) fn train(
         dataset: *dataset,
         split: *split,
     };
-    let replayed = retrain(lab, base, wish, (&plan, &rows))?;
-    let kept = |event: &&Envelope| within(event, wish.steps);
+    // With a recipe changed on purpose, what it changes is asked, not that it was changed.
+    let changed = !wish.changes.is_empty();
+    let kept = |event: &&Envelope| {
+        within(event, wish.steps) && !(changed && event.kind == RunStarted::KIND)
+    };
     let recorded: Vec<Envelope> = recorded.iter().filter(kept).cloned().collect();
+    let replayed = retrain(lab, base, (wish, &recorded), (&plan, &rows))?;
     let scope = wish.steps.map(|steps| format!("training: steps up to {steps}"));
     Ok(Redone { recorded, replayed, scope })
 }
@@ -117,11 +124,14 @@ fn within(event: &Envelope, steps: Option<u64>) -> bool {
 fn retrain(
     lab: &Lab<'_>,
     base: &Base,
-    wish: &ReplayWish,
+    (wish, recorded): (&ReplayWish, &[Envelope]),
     (plan, rows): (&Plan, &RowSet),
 ) -> Result<Vec<Replayed>, AppError> {
     let started = train::started(plan, &base.model)?;
-    let mut replayed = vec![Replayed::new(&started)?];
+    let mut replayed = Vec::new();
+    if wish.changes.is_empty() {
+        replayed.push(Replayed::new(&started)?);
+    }
     let mut checkpoints: Vec<CheckpointSaved> = Vec::new();
     let mut work = Work::new(plan, &base.model, rows, None)?;
     let steps = wish.steps.unwrap_or(u64::MAX);
@@ -133,6 +143,11 @@ fn retrain(
                 made_steps = facts.step;
                 replayed.push(Replayed::new(&facts)?);
                 bar.inc(1);
+                if replay::compare(&recorded[..replayed.len().min(recorded.len())], &replayed)
+                    .is_some()
+                {
+                    return Ok(false);
+                }
                 // At the end of an epoch its checkpoint still belongs to the step.
                 let epoch_ends = facts.step % work_steps(rows, plan) == 0;
                 return Ok(made_steps < steps || epoch_ends);
@@ -145,7 +160,7 @@ fn retrain(
         Ok(made_steps < steps)
     })?;
     bar.finish_and_clear();
-    if wish.steps.is_none() {
+    if wish.steps.is_none() && made_steps == work.steps() {
         let (outcome, _) = train::outcome(&started, &plan.recipe, &checkpoints, rows.truncated())?;
         replayed.push(Replayed::new(&RunFinished { run: plan.run.clone(), outcome })?);
     }
@@ -164,7 +179,8 @@ pub(super) fn eval(
     recorded: &[Envelope],
 ) -> Result<Redone, AppError> {
     let (start, began): (u64, RunStarted) = first(recorded)?;
-    let RunInputs::Eval { suite, scorer, deployment, deployment_id, .. } = &began.inputs else {
+    let RunInputs::Eval { suite, scorer, deployment, deployment_id, label, .. } = &began.inputs
+    else {
         return Err(AppError::said(Kind::Damaged, "an evaluation with other inputs"));
     };
     let view = View::before(lab.notebook.reader(), start);
@@ -173,20 +189,28 @@ pub(super) fn eval(
     let wanted = wish.cases.unwrap_or(usize::MAX);
     let mut cases: Vec<(usize, &Case)> = manifest.cases.iter().enumerate().collect();
     cases.truncate(wanted);
-    let answered: Vec<Answered> = if deployment.decoding.method == "unknown" {
+    let arm = if deployment.decoding.method == "unknown" {
         let source = deployment.base.strip_prefix(RECORDED).unwrap_or(&deployment.base);
-        answers_recorded(&Traces::list(&view)?, source, manifest)?
+        Arm::Recorded(Recorded { source: source.to_owned() })
     } else {
-        let base = base_of(base, &deployment.base)?;
-        let local = engine::local(&lab.view(), base, deployment)?;
-        let shown: Vec<&Case> = cases.iter().map(|(_, case)| *case).collect();
-        let bar = lab.talk.bar(shown.len() as u64, "answering again");
-        let answered = answer_cases(&local, &shown, &bar)?;
-        bar.finish_and_clear();
-        answered
+        Arm::Local(engine::local(&lab.view(), base_of(base, &deployment.base)?, deployment)?)
     };
+    let answered: Vec<Answered> = match &arm {
+        Arm::Recorded(recorded) => {
+            answers_recorded(&Traces::list(&view)?, &recorded.source, manifest)?
+        }
+        Arm::Local(local) => {
+            let shown: Vec<&Case> = cases.iter().map(|(_, case)| *case).collect();
+            let bar = lab.talk.bar(shown.len() as u64, "answering again");
+            let answered = answer_cases(local, &shown, &bar)?;
+            bar.finish_and_clear();
+            answered
+        }
+    };
+    let leaked = leaked_questions(lab, manifest, &arm)?;
+    let again = eval_started(&built, &arm, (&began.run, label), leaked)?;
     look(lab, &began, *suite, (*deployment_id, *scorer))?;
-    let mut replayed = vec![Replayed::new(&began)?];
+    let mut replayed = vec![Replayed::new(&again)?];
     let scored: Vec<CaseScored> = cases
         .iter()
         .zip(&answered)

@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::Shared;
-use super::capture::Served;
-use super::wire::{ChatRequest, Envelope, call_of};
-use crate::error::AppError;
+use super::capture::{Served, UnderWay};
+use super::wire::{ChatRequest, Envelope};
+use crate::error::{AppError, Kind};
 
 /// Most bytes of a request.
 const BODY_BYTES_MAX: usize = 4 << 20;
@@ -110,6 +110,7 @@ async fn chat(
         request,
         turns,
         began,
+        _under_way: shared.capture.begin(),
     };
     if call.request.stream { streamed(shared, call) } else { whole(shared, call).await }
 }
@@ -121,6 +122,7 @@ struct Call {
     request: ChatRequest,
     turns: Vec<datasets::Turn>,
     began: Instant,
+    _under_way: UnderWay,
 }
 
 impl Call {
@@ -148,6 +150,9 @@ fn failed(failure: &AppError) -> Response {
         AppError::Model(ModelError::Context { .. } | ModelError::Template(_)) => {
             error(StatusCode::BAD_REQUEST, "invalid_request_error", failure.to_string())
         }
+        _ if failure.kind() == Kind::Input => {
+            error(StatusCode::BAD_REQUEST, "invalid_request_error", failure.to_string())
+        }
         _ => error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", failure.to_string()),
     }
 }
@@ -158,10 +163,12 @@ async fn whole(shared: Handle, call: Call) -> Response {
             Ok(served) => served,
             Err(failure) => return failed(&failure),
         };
-        let tool = call_of(&call.request, &served.text);
-        let body = call.envelope(&shared).response(&served.made, &served.text, tool.as_ref());
+        let body = call.envelope(&shared).response(&served.made, &served.text);
         // The answer leaves first; recording follows and cannot delay or break it.
-        tokio::task::spawn_blocking(move || shared.capture.record(&shared.engine, &served));
+        tokio::task::spawn_blocking(move || {
+            shared.capture.record(&shared.engine, &served);
+            drop(call);
+        });
         Json(body).into_response()
     });
     work.await.unwrap_or_else(|_| {

@@ -1,5 +1,6 @@
 //! Recording served calls. A call succeeds though its recording fails; the failure is counted.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use datasets::template::query_of;
@@ -10,9 +11,9 @@ use models::decode::{Ended, Generation};
 use serde_json::{Value, json};
 
 use super::engine::Engine;
-use crate::build::feedback_id;
+use crate::build::{CORRECTION, feedback_id};
 use crate::capture::trace_facts;
-use crate::error::AppError;
+use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place, Talk};
 
 /// Source of served calls.
@@ -28,7 +29,11 @@ pub(super) struct Capture {
     actor: String,
     calls: AtomicU64,
     lost: AtomicU64,
+    under_way: Arc<()>,
 }
+
+/// Held while a call is answered and recorded.
+pub(super) struct UnderWay(#[allow(dead_code)] Arc<()>);
 
 /// A call that was answered.
 pub(super) struct Served {
@@ -48,7 +53,17 @@ impl Capture {
     /// Makes a recorder.
     pub(super) fn new(notebook: Notebook, actor: &str) -> Self {
         let (calls, lost) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { notebook, actor: actor.to_owned(), calls, lost }
+        Self { notebook, actor: actor.to_owned(), calls, lost, under_way: Arc::new(()) }
+    }
+
+    /// Marks a call as under way for as long as the mark is held.
+    pub(super) fn begin(&self) -> UnderWay {
+        UnderWay(Arc::clone(&self.under_way))
+    }
+
+    /// Says whether a call is being answered or recorded.
+    pub(super) fn under_way(&self) -> bool {
+        Arc::strong_count(&self.under_way) > 1
     }
 
     fn lab(&self) -> Lab<'_> {
@@ -121,6 +136,13 @@ impl Capture {
     /// # Errors
     /// When the record refuses it.
     pub(super) fn feedback(&self, feedback: &FeedbackRecorded) -> Result<u64, AppError> {
+        let text = feedback.value.as_str();
+        if feedback.name == CORRECTION
+            && text.is_none_or(|t| datasets::gold::read_calls(t).is_err())
+        {
+            let what = "a correction must be the answer that should have come, as text with a call";
+            return Err(AppError::said(Kind::Input, what));
+        }
         let id = feedback_id(feedback)?;
         self.lab().record("trace/feedback", &id, feedback, Place::default())
     }

@@ -35,16 +35,16 @@ pub struct Engine {
 /// # Errors
 /// When none or several fit.
 pub fn find_deployment(state: &State, name: &str) -> Result<(Digest, Deployment), AppError> {
-    let by_alias = || {
-        let (model, alias) = name.split_once('@').map_or((None, name), |(m, a)| (Some(m), a));
-        let models = state.catalog.aliases.keys();
-        let mut models = models.filter(|known| model.is_none_or(|model| model == known.as_str()));
-        models.find_map(|known| state.catalog.holder(known, alias)).map(|held| held.deployment_id)
-    };
-    let found: Vec<Digest> = match by_alias() {
-        Some(id) => vec![id],
-        None => state.catalog.matching(name).copied().collect(),
-    };
+    let (model, alias) = name.split_once('@').map_or((None, name), |(m, a)| (Some(m), a));
+    let models = state.catalog.aliases.keys();
+    let models = models.filter(|known| model.is_none_or(|model| model == known.as_str()));
+    let holders = models.filter_map(|known| state.catalog.holder(known, alias));
+    let mut found: Vec<Digest> = holders.map(|held| held.deployment_id).collect();
+    found.sort();
+    found.dedup();
+    if found.is_empty() {
+        found = state.catalog.matching(name).copied().collect();
+    }
     let [id] = found.as_slice() else {
         let what = if found.is_empty() { "no" } else { "more than one" };
         return Err(AppError::hinted(

@@ -31,6 +31,7 @@ pub struct Server {
     /// Address that it listens on.
     pub address: SocketAddr,
     stop: oneshot::Sender<()>,
+    shared: Arc<Shared>,
     done: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
@@ -51,7 +52,9 @@ pub async fn start(
     engine: Engine,
     listen: Listen,
 ) -> Result<Server, AppError> {
-    if !listen.address.ip().is_loopback() && listen.token.is_none() {
+    // A variable that is set to nothing is no token.
+    let token = listen.token.filter(|token| !token.trim().is_empty());
+    if !listen.address.ip().is_loopback() && token.is_none() {
         return Err(AppError::hinted(
             Kind::Usage,
             format!("{} can be reached from other machines", listen.address),
@@ -65,14 +68,15 @@ pub async fn start(
     let listener = TcpListener::bind(listen.address).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
     let capture = Capture::new(notebook, actor);
-    let shared = Arc::new(Shared { engine, capture, token: listen.token.clone() });
+    let shared = Arc::new(Shared { engine, capture, token });
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = axum::serve(listener, api::routes(shared)).with_graceful_shutdown(async {
-        // A dropped handle means stop as well.
-        let _ = stopped.await;
-    });
+    let serving =
+        axum::serve(listener, api::routes(Arc::clone(&shared))).with_graceful_shutdown(async {
+            // A dropped handle means stop as well.
+            let _ = stopped.await;
+        });
     let done = tokio::spawn(async move { serving.await });
-    Ok(Server { address, stop, done })
+    Ok(Server { address, stop, shared, done })
 }
 
 impl Server {
@@ -84,6 +88,11 @@ impl Server {
         let _ = self.stop.send(());
         let broke =
             |e: String| AppError::said(Kind::Internal, format!("the server broke off: {e}"));
-        self.done.await.map_err(|e| broke(e.to_string()))?.map_err(|e| broke(e.to_string()))
+        let ended = self.done.await.map_err(|e| broke(e.to_string()))?;
+        // Recording follows the answer, so what was answered last may still be on its way.
+        while self.shared.capture.under_way() {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        ended.map_err(|e| broke(e.to_string()))
     }
 }

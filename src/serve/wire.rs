@@ -1,6 +1,6 @@
 //! The bytes on the wire: OpenAI's chat completions, as far as they are served.
 
-use datasets::{Call, Turn};
+use datasets::Turn;
 use models::decode::{Ended, Generation};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -42,6 +42,7 @@ pub(super) struct ChatMessage {
     role: String,
     #[serde(default)]
     content: Value,
+    tool_calls: Option<Value>,
 }
 
 impl ChatRequest {
@@ -49,6 +50,12 @@ impl ChatRequest {
     pub(super) fn turns(&self) -> Result<Vec<Turn>, String> {
         if self.messages.is_empty() {
             return Err("messages is empty".to_owned());
+        }
+        // Dropping them in silence would answer another question than the one that was asked.
+        if !self.tools.is_empty() {
+            return Err("this deployment's template renders no tools: describe them in the \
+                        prompt, as in training"
+                .to_owned());
         }
         let turn = |(at, message): (usize, &ChatMessage)| {
             let content = message.text().map_err(|e| format!("messages[{at}].content {e}"))?;
@@ -70,6 +77,11 @@ impl ChatRequest {
 
 impl ChatMessage {
     fn text(&self) -> Result<String, String> {
+        if self.tool_calls.is_some() {
+            return Err("comes with tool_calls, which this deployment's template does not \
+                        render"
+                .to_owned());
+        }
         match &self.content {
             Value::String(text) => Ok(text.clone()),
             Value::Null => Ok(String::new()),
@@ -97,9 +109,8 @@ fn who(engine: &Engine) -> Value {
     })
 }
 
-fn finish_reason(made: &Generation, calls: bool) -> &'static str {
+fn finish_reason(made: &Generation) -> &'static str {
     match made.ended {
-        _ if calls => "tool_calls",
         Ended::Stop => "stop",
         Ended::Length => "length",
     }
@@ -112,11 +123,6 @@ fn usage(made: &Generation) -> Value {
         "completion_tokens": answer,
         "total_tokens": prompt + answer,
     })
-}
-
-/// Returns the call that an answer makes, where tools were offered.
-pub(super) fn call_of(request: &ChatRequest, text: &str) -> Option<Call> {
-    if request.tools.is_empty() { None } else { datasets::gold::strict_call(text) }
 }
 
 /// The parts of a response that its pieces share.
@@ -145,39 +151,21 @@ impl Envelope<'_> {
     }
 
     /// Makes a whole response.
-    pub(super) fn response(&self, made: &Generation, text: &str, call: Option<&Call>) -> Value {
-        let message = match call {
-            None => json!({ "role": "assistant", "content": text }),
-            Some(call) => json!({
-                "role": "assistant",
-                "content": null,
-                "tool_calls": [self.tool_call(call)],
-            }),
-        };
+    pub(super) fn response(&self, made: &Generation, text: &str) -> Value {
         let choice = json!({
             "index": 0,
-            "message": message,
+            "message": { "role": "assistant", "content": text },
             "logprobs": null,
-            "finish_reason": finish_reason(made, call.is_some()),
+            "finish_reason": finish_reason(made),
         });
         let mut response = self.wrap("chat.completion", json!([choice]));
         response["usage"] = usage(made);
         response
     }
 
-    fn tool_call(&self, call: &Call) -> Value {
-        let arguments = Value::Object(call.arguments.clone()).to_string();
-        json!({
-            "id": format!("call_{}", self.id.trim_start_matches("chatcmpl-")),
-            "type": "function",
-            "function": { "name": call.name, "arguments": arguments },
-        })
-    }
-
     /// Makes a chunk with a piece of text.
     pub(super) fn chunk(&self, delta: Value, finish: Option<&Generation>) -> Value {
-        let calls = delta.get("tool_calls").is_some();
-        let reason = finish.map(|made| finish_reason(made, calls));
+        let reason = finish.map(finish_reason);
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": reason });
         self.wrap("chat.completion.chunk", json!([choice]))
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::recipe::Recipe;
 use super::work::{Made, Plan, RowSet, Start, Work, outcome, started};
 use crate::build::Split;
-use crate::error::AppError;
+use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place};
 use crate::measure;
 use crate::rows::Traces;
@@ -47,11 +47,16 @@ pub struct Trained {
 
 impl Trained {
     /// Returns the dev loss of the chosen checkpoint.
-    pub fn dev_loss(&self) -> f64 {
+    pub fn dev_loss(&self) -> Option<f64> {
         match &self.outcome {
             RunOutcome::Train { dev_loss, .. } => *dev_loss,
-            RunOutcome::Eval { .. } => f64::NAN,
+            RunOutcome::Eval { .. } => None,
         }
+    }
+
+    /// Says the dev loss, for people.
+    pub fn dev_loss_text(&self) -> String {
+        self.dev_loss().map_or("none (no dev side)".to_owned(), |loss| format!("{loss:.4}"))
     }
 
     /// Returns the adapter id.
@@ -83,12 +88,19 @@ pub fn train_with_pilots(
     let mut pilots = Vec::new();
     let mut best = recipe.rates.first().copied().unwrap_or_default();
     if recipe.rates.len() > 1 {
+        if wish.split.facts.dev == 0 {
+            return Err(AppError::hinted(
+                Kind::Refused,
+                format!("{} rates and no dev side to choose on", recipe.rates.len()),
+                "name one with --set rates=[0.0006], or hold rows out with --dev-fraction",
+            ));
+        }
         let mut lowest = f64::INFINITY;
         for rate in &recipe.rates {
             let pilot = train(lab, &with(recipe.with(*rate, recipe.pilot_epochs)))?;
-            lab.talk.say(format!("  rate {rate}: dev loss {:.4}", pilot.dev_loss()));
-            if pilot.dev_loss() < lowest {
-                (lowest, best) = (pilot.dev_loss(), *rate);
+            lab.talk.say(format!("  rate {rate}: dev loss {}", pilot.dev_loss_text()));
+            if let Some(loss) = pilot.dev_loss().filter(|loss| *loss < lowest) {
+                (lowest, best) = (loss, *rate);
             }
             pilots.push(pilot);
         }

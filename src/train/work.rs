@@ -220,10 +220,9 @@ impl<'a> Work<'a> {
         let last = epoch == self.plan.recipe.epochs;
         let optimiser = if last { None } else { Some(self.trainer.optimiser_bytes()?) };
         let dev_loss = if self.rows.dev.is_empty() {
-            // Without a dev side nothing can be chosen: the last epoch is taken.
-            -(epoch as f64)
+            None
         } else {
-            self.trainer.mean_loss(&self.rows.dev, self.plan.recipe.batch)?
+            Some(self.trainer.mean_loss(&self.rows.dev, self.plan.recipe.batch)?)
         };
         let facts = CheckpointSaved {
             step: self.trainer.steps_made(),
@@ -252,7 +251,10 @@ pub fn outcome(
     else {
         return Err(AppError::said(Kind::Internal, "the outcome of a run that does not train"));
     };
-    let best = checkpoints.iter().min_by(|a, b| a.dev_loss.total_cmp(&b.dev_loss));
+    let judged = checkpoints.iter().filter_map(|saved| Some((saved.dev_loss?, saved)));
+    let best = judged.min_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, saved)| saved);
+    // Without a dev side nothing can be chosen: the last epoch is taken.
+    let best = best.or(checkpoints.last());
     let Some(best) = best else {
         return Err(AppError::said(Kind::Internal, "a training run without a checkpoint"));
     };

@@ -45,6 +45,9 @@ fn ingesting_twice_adds_nothing_and_a_change_is_a_revision() {
     };
     assert_eq!(first["rows"].as_u64().unwrap(), counted(&first));
     let events = bench.run(&["status"]).ok().json()["events"].clone();
+    // However the path is written, the source is the same.
+    let odd = format!("{}/../samples/.", samples());
+    assert_eq!(bench.run(&["ingest", &odd]).ok().json()["duplicates"], first["accepted"]);
     let again = bench.run(&["ingest", &samples()]).ok().json();
     assert_eq!(again["duplicates"], again["accepted"]);
     assert_eq!(bench.run(&["status"]).ok().json()["events"], events);

@@ -121,6 +121,11 @@ fn wrong_calls_get_clear_answers_and_the_server_stays_up() {
     assert_eq!(status, 400);
     let (status, _) = chat(&json!({ "messages": user }));
     assert_eq!(status, 422);
+    let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
+    let (status, body) = chat(&json!({ "model": id, "messages": user, "tools": tools }));
+    assert!(status == 400 && body.contains("tools"), "{status} {body}");
+    let unread = json!({ "target": "x", "name": "correction", "value": 3, "comment": null });
+    assert_eq!(http(&address, "POST", "/v1/feedback", Some(&unread)).0, 400);
     let picture = json!([{ "role": "user", "content": [{ "type": "image_url" }] }]);
     let (status, body) = chat(&json!({ "model": id, "messages": picture }));
     assert!(status == 400 && body.contains("only text"), "{status} {body}");
@@ -139,6 +144,8 @@ fn off_loopback_a_token_is_needed() {
     let model = tiny_model().to_str().unwrap();
     let serve = ["serve", &id, "--model", model, "--port", "0", "--host", "0.0.0.0"];
     let error = bench.run(&serve).fails(2);
+    // A variable that is set to nothing is no token.
+    bench.run(&[&serve[..], &["--token", ""]].concat()).fails(2);
     assert!(error["hint"].as_str().unwrap().contains("--token"));
     let on_loopback = ["serve", &id, "--model", model, "--port", "0", "--token", "secret"];
     let (running, first) = bench.start(&on_loopback);

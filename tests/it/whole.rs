@@ -110,7 +110,7 @@ fn killed_at_any_moment_the_demo_goes_on_and_ends_the_same() {
     };
     let bench = Bench::new();
     let recipe = recipe_of(&bench);
-    for wait in [150, 600, 1200, 2000, 3000, 4500] {
+    for wait in [150, 800, 2000, 4000, 7000, 10_000] {
         let mut child = demo_command(&bench, &recipe, &[])
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
@@ -142,9 +142,11 @@ fn a_replay_of_everything_is_equal_and_a_change_is_named() {
 
     let changed = bench.run(&["replay", training, "--model", model, "--set", "seed=8"]);
     let report = changed.json();
-    assert_eq!(report["divergence"]["path"], "inputs.recipe.seed", "{report}");
+    assert_eq!(report["divergence"]["kind"], "step.completed", "{report}");
+    assert_eq!(report["divergence"]["path"], "gradient_norm", "{report}");
     let error = changed.fails(8);
     assert_eq!(error["kind"], "diverged");
+    bench.run(&["replay", recorded, "--set", "seed=8"]).fails(2);
 }
 
 #[test]

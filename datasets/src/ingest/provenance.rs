@@ -80,13 +80,13 @@ impl SourceInfo {
 /// Names the source of a file: its folder and stem, as in `toolcall/train`.
 pub fn source_name(path: &Path) -> String {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
-    // Several dots (`x.trace.json`) would leave a dot in the name of a stream.
-    let stem = stem.split('.').next().unwrap_or_default();
+    // A dot would look like an extension in the name of a stream.
+    let stem = stem.replace('.', "-");
     let folder = path.parent().and_then(|parent| match parent.components().next_back() {
         Some(Component::Normal(folder)) => Some(folder.to_string_lossy()),
         _ => None,
     });
-    folder.map_or_else(|| stem.to_owned(), |folder| format!("{folder}/{stem}"))
+    folder.map_or_else(|| stem.clone(), |folder| format!("{folder}/{stem}"))
 }
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(source_name(Path::new("/data/toolcall/train.jsonl")), "toolcall/train");
         assert_eq!(source_name(Path::new("train.jsonl")), "train");
         assert_eq!(source_name(Path::new("./train.jsonl")), "train");
-        assert_eq!(source_name(Path::new("langfuse/a-1.trace.json")), "langfuse/a-1");
+        assert_eq!(source_name(Path::new("langfuse/a-1.trace.json")), "langfuse/a-1-trace");
     }
 
     #[test]

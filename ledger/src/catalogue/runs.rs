@@ -140,8 +140,8 @@ pub struct CheckpointSaved {
     pub weights: BodyRef,
     /// Optimiser state, so that a run can go on; none where the run ended here.
     pub optimiser: Option<BodyRef>,
-    /// Mean loss over the dev side's supervised tokens (nats).
-    pub dev_loss: f64,
+    /// Mean loss over the dev side's supervised tokens (nats); none where there is no dev side.
+    pub dev_loss: Option<f64>,
 }
 
 /// How an answer compares with its gold, in one reading.
@@ -217,8 +217,8 @@ pub enum RunOutcome {
         checkpoint_step: u64,
         /// Its epoch.
         epoch: u64,
-        /// Its dev loss.
-        dev_loss: f64,
+        /// Its dev loss; none where there is no dev side and the last epoch was taken.
+        dev_loss: Option<f64>,
         /// `adapter_config.json`.
         config: BodyRef,
         /// `adapter_model.safetensors`.

@@ -319,7 +319,7 @@ pub struct ArmMeasured {
     pub label: String,
     /// Cases with a measured latency.
     pub n: u64,
-    /// Median latency of a case in milliseconds.
+    /// Median time in milliseconds from the start of a case's batch to the end of its answer.
     pub latency_ms_p50: Option<f64>,
     /// 95th percentile of it.
     pub latency_ms_p95: Option<f64>,

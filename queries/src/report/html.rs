@@ -224,7 +224,7 @@ fn cost(report: &Report) -> Markup {
         h2 { "Latency and tokens (measured)" }
         div.scroll { table {
             tr {
-                th { "arm" } th { "latency p50" } th { "p95" } th { "tokens/s" }
+                th { "arm" } th { "latency in batch p50" } th { "p95" } th { "tokens/s" }
                 th { "prompt tokens" } th { "answer tokens" }
             }
             @for arm in &report.facts.arms {

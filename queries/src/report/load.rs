@@ -186,10 +186,9 @@ fn training(state: &State, arms: &[Arm]) -> Vec<TrainingFacts> {
             epoch: step.facts.epoch,
             loss: step.facts.loss,
         });
-        let checkpoints = run.checkpoints.iter().map(|saved| LossPoint {
-            step: saved.facts.step,
-            epoch: saved.facts.epoch,
-            loss: saved.facts.dev_loss,
+        let checkpoints = run.checkpoints.iter().filter_map(|saved| {
+            let (step, epoch) = (saved.facts.step, saved.facts.epoch);
+            Some(LossPoint { step, epoch, loss: saved.facts.dev_loss? })
         });
         found.push(TrainingFacts {
             run: run.id.clone(),

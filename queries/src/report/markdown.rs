@@ -141,7 +141,10 @@ fn issues(text: &mut String, report: &Report) {
 
 fn cost(text: &mut String, report: &Report) {
     text.push_str("\n## Latency and tokens (measured)\n\n");
-    text.push_str("| arm | latency p50 | p95 | tokens/s | prompt tokens | answer tokens |\n");
+    text.push_str("Latency runs from the start of a case's batch to the end of its answer.\n\n");
+    text.push_str(
+        "| arm | latency in batch p50 | p95 | tokens/s | prompt tokens | answer tokens |\n",
+    );
     text.push_str("|---|---|---|---|---|---|\n");
     let whole =
         |value: Option<u64>| value.map_or_else(|| NONE.to_owned(), |value| value.to_string());

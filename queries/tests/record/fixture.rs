@@ -326,7 +326,7 @@ fn train(lab: &mut Lab) {
         epoch: 1,
         weights: weights.clone(),
         optimiser: None,
-        dev_loss: 0.25,
+        dev_loss: Some(0.25),
     };
     lab.append("run/train-1", &saved);
     let finished = RunFinished {
@@ -335,7 +335,7 @@ fn train(lab: &mut Lab) {
             adapter: lab.adapter,
             checkpoint_step: 6,
             epoch: 1,
-            dev_loss: 0.25,
+            dev_loss: Some(0.25),
             config: lab.notebook.blobs().put(b"{}").unwrap(),
             weights,
             truncated: vec![],
