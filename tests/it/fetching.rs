@@ -1,4 +1,5 @@
-//! Fetching a model: the hub's protocol against a local server, and what is said when nothing works.
+//! Fetching a model: the hub's protocol against a local server, and what is said where nothing
+//! works.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
