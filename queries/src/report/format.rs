@@ -102,3 +102,8 @@ pub(super) fn prf_figures(group: &Group) -> [(&'static str, &Estimate); 6] {
         ("macro_f1", &means.f1),
     ]
 }
+/// Shortens a factor that is a digest; names are shown whole.
+pub(super) fn short_factor(value: &str) -> &str {
+    let digest = value.len() == 64 && value.bytes().all(|b| b.is_ascii_hexdigit());
+    if digest { value.get(..12).unwrap_or(value) } else { value }
+}

@@ -3,7 +3,8 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html as page};
 
 use super::format::{
-    estimate, figure, headings, milliseconds, pair_remarks, range, remarks, signed, signed_range,
+    estimate, figure, headings, milliseconds, pair_remarks, range, remarks, short_factor, signed,
+    signed_range,
 };
 use super::markdown::side;
 use super::{ArmFacts, Comparison, Estimate, ReadingKind, Report, Share, TrainingFacts};
@@ -102,7 +103,7 @@ fn intro(report: &Report) -> Markup {
 }
 
 fn arm_row(arm: &ArmFacts) -> Markup {
-    let factor = |value: &str| value.chars().take(12).collect::<String>();
+    let factor = |value: &str| short_factor(value).to_owned();
     let deployment = &arm.deployment;
     page! {
         tr {

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::format::{
-    NONE, estimate, figure, headings, milliseconds, pair_remarks, remarks, share, signed,
-    signed_range,
+    NONE, estimate, figure, headings, milliseconds, pair_remarks, remarks, share, short_factor,
+    signed, signed_range,
 };
 use super::{ArmFacts, Comparison, Group, ReadingKind, Report, Side};
 use crate::gate::{Decision, Policy, looks_text, p_text, verdict_word};
@@ -82,7 +82,7 @@ fn head(text: &mut String, report: &Report) {
 }
 
 fn arm_line(text: &mut String, arm: &ArmFacts) {
-    let factor = |value: &str| cell(&value.chars().take(12).collect::<String>());
+    let factor = |value: &str| cell(short_factor(value));
     let deployment = &arm.deployment;
     let (base, adapter, cep) =
         (factor(&deployment.base), factor(&deployment.adapter), factor(&deployment.cep));
