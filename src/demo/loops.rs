@@ -1,5 +1,6 @@
 //! The stages that close the loop: serve, correct, build the next dataset, replay.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use datasets::{Side, SplitSpec};
@@ -43,21 +44,27 @@ pub(super) fn close(
     Ok(Served { next: Some(next.facts), lineage, query, ..served })
 }
 
-/// Finds what an earlier run of the demo served.
+/// Finds the call that an earlier run of the demo served and corrected.
 fn earlier(lab: &Lab<'_>) -> Result<Option<Served>, AppError> {
-    let mut trace = None;
-    let mut correction = None;
+    // Recording follows the answer, so a correction may stand before the trace that it corrects.
+    let mut traces: Vec<(u64, TraceIngested)> = Vec::new();
+    let mut corrections: BTreeMap<String, FeedbackRecorded> = BTreeMap::new();
     for event in lab.notebook.reader().events(0)? {
         let event = event?;
         if event.stream == "trace/serve" && event.kind == TraceIngested::KIND {
-            trace = Some(event);
+            traces.push((event.seq, event.facts()?));
         } else if event.kind == FeedbackRecorded::KIND {
-            correction = Some(event);
+            let feedback: FeedbackRecorded = event.facts()?;
+            corrections.insert(feedback.target.clone(), feedback);
         }
     }
-    let (Some(trace), Some(correction)) = (trace, correction) else { return Ok(None) };
-    let facts: TraceIngested = trace.facts()?;
-    let feedback: FeedbackRecorded = correction.facts()?;
+    let corrected = |(seq, facts): (u64, TraceIngested)| {
+        let feedback = corrections.remove(&facts.external_id)?;
+        Some((seq, facts, feedback))
+    };
+    let Some((seq, facts, feedback)) = traces.into_iter().find_map(corrected) else {
+        return Ok(None);
+    };
     let bytes = lab.notebook.blobs().get(&facts.body)?;
     let episode: Value = serde_json::from_slice(&bytes)?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -67,7 +74,7 @@ fn earlier(lab: &Lab<'_>) -> Result<Option<Served>, AppError> {
         answer: text(&episode["answer"]["text"]),
         marks: facts.flags.into_iter().filter(is_mark).collect(),
         deployment: text(&episode["answer"]["model"]),
-        trace: trace.seq,
+        trace: seq,
         correction: text(&feedback.value),
         ..Served::default()
     }))
