@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use datasets::Episode;
 use datasets::manifest::Stored as _;
 use ledger::catalogue::{TraceIngested, TraceRevised};
-use ledger::{Blobs, Digest, Envelope, Facts as _, ReadError, Reader};
+use ledger::{Blobs, Digest, Envelope, Facts, ReadError, Reader};
 
 use crate::error::{AppError, Kind};
 
@@ -39,6 +39,27 @@ impl View {
             event.as_ref().map_or(true, |event| event.seq < before)
         };
         Ok(self.reader.events(0)?.take_while(seen).map(|event| Ok(event?)))
+    }
+
+    /// Finds the newest event of kind `F` whose facts fit.
+    ///
+    /// # Errors
+    /// When the record cannot be read, or the facts of such an event are of another form.
+    pub fn newest<F: Facts>(
+        &self,
+        fits: impl Fn(&F) -> bool,
+    ) -> Result<Option<(u64, F)>, AppError> {
+        let mut found = None;
+        for event in self.events()? {
+            let event = event?;
+            if event.kind == F::KIND {
+                let facts: F = event.facts()?;
+                if fits(&facts) {
+                    found = Some((event.seq, facts));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Returns the bodies beside the record.

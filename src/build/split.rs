@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use datasets::manifest::Stored as _;
 use datasets::{Episode, Side, SplitManifest, SplitSpec, SuiteManifest};
-use ledger::Facts as _;
 use ledger::catalogue::{Leakage, SplitBuilt};
 use serde::{Deserialize, Serialize};
 
@@ -65,7 +64,7 @@ pub struct Split {
 pub fn build_split(lab: &Lab<'_>, wish: &SplitWish) -> Result<Split, AppError> {
     let (facts, manifest) = split_facts(&lab.view(), wish)?;
     lab.notebook.blobs().put(&manifest.to_stored())?;
-    let newest = newest(&lab.view(), |known| known.name == wish.name)?;
+    let newest = lab.view().newest(|known: &SplitBuilt| known.name == wish.name)?;
     if let Some((event, known)) = &newest
         && *known == facts
     {
@@ -140,24 +139,6 @@ fn leakage(
     kept_out.chain(checked).collect()
 }
 
-/// Finds the newest dataset that fits.
-fn newest(
-    view: &View,
-    fits: impl Fn(&SplitBuilt) -> bool,
-) -> Result<Option<(u64, SplitBuilt)>, AppError> {
-    let mut found = None;
-    for event in view.events()? {
-        let event = event?;
-        if event.kind == SplitBuilt::KIND {
-            let facts: SplitBuilt = event.facts()?;
-            if fits(&facts) {
-                found = Some((event.seq, facts));
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Reads back the newest dataset of a name, or the one whose identity begins so.
 ///
 /// # Errors
@@ -165,7 +146,7 @@ fn newest(
 pub fn load_split(view: &View, name: &str) -> Result<Split, AppError> {
     let by_identity =
         |facts: &SplitBuilt| name.len() >= 6 && facts.dataset.to_string().starts_with(name);
-    let found = newest(view, |facts| facts.name == name || by_identity(facts))?;
+    let found = view.newest(|facts: &SplitBuilt| facts.name == name || by_identity(facts))?;
     let Some((event, facts)) = found else {
         return Err(AppError::hinted(
             Kind::NotFound,

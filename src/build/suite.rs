@@ -2,8 +2,8 @@
 
 use datasets::manifest::Stored as _;
 use datasets::{Episode, Side, SuiteManifest, SuiteSpec};
+use ledger::BodyRef;
 use ledger::catalogue::SuiteBuilt;
-use ledger::{BodyRef, Facts as _};
 
 use super::split::load_split;
 use crate::error::{AppError, Kind};
@@ -30,7 +30,7 @@ pub struct Suite {
 pub fn build_suite(lab: &Lab<'_>, spec: &SuiteSpec) -> Result<Suite, AppError> {
     let (facts, manifest) = suite_facts(&lab.view(), spec)?;
     lab.notebook.blobs().put(&manifest.to_stored())?;
-    let newest = newest(&lab.view(), |known| known.name == spec.name)?;
+    let newest = lab.view().newest(|known: &SuiteBuilt| known.name == spec.name)?;
     if let Some((event, known)) = &newest
         && *known == facts
     {
@@ -81,24 +81,6 @@ fn questions(view: &View, traces: &Traces, from: &str) -> Result<Vec<(u64, Episo
     rows.map(|row| Ok((row.seq, traces.episode(row.seq)?))).collect()
 }
 
-/// Finds the newest suite that fits.
-fn newest(
-    view: &View,
-    fits: impl Fn(&SuiteBuilt) -> bool,
-) -> Result<Option<(u64, SuiteBuilt)>, AppError> {
-    let mut found = None;
-    for event in view.events()? {
-        let event = event?;
-        if event.kind == SuiteBuilt::KIND {
-            let facts: SuiteBuilt = event.facts()?;
-            if fits(&facts) {
-                found = Some((event.seq, facts));
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Reads back the newest suite of a name, or the one whose identity begins so.
 ///
 /// # Errors
@@ -106,7 +88,7 @@ fn newest(
 pub fn load_suite(view: &View, name: &str) -> Result<Suite, AppError> {
     let by_identity =
         |facts: &SuiteBuilt| name.len() >= 6 && facts.suite.to_string().starts_with(name);
-    let found = newest(view, |facts| facts.name == name || by_identity(facts))?;
+    let found = view.newest(|facts: &SuiteBuilt| facts.name == name || by_identity(facts))?;
     let Some((event, facts)) = found else {
         return Err(AppError::hinted(
             Kind::NotFound,
