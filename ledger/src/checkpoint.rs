@@ -169,11 +169,14 @@ pub fn open_note(note: &str, verifier_key: &str) -> Result<SignedCheckpoint, Che
     Ok(SignedCheckpoint { size: body.size(), root, note: note.to_owned() })
 }
 
-/// Returns the size that the newest checkpoint on this disk claims, if there is one. The signature
-/// is not looked at: too high a claim only makes opening more careful.
-pub(crate) fn latest_size(layout: &Layout) -> Option<u64> {
+/// Returns size and root that the newest checkpoint on this disk claims, if there is one. The
+/// signature is not looked at: too high a claim only makes opening more careful.
+pub(crate) fn latest(layout: &Layout) -> Option<(u64, Digest)> {
     let text = fs::read_to_string(layout.latest_checkpoint()).ok()?;
-    text.lines().nth(1)?.parse().ok()
+    let mut lines = text.lines().skip(1);
+    let size = lines.next()?.parse().ok()?;
+    let root: [u8; 32] = unbase64(lines.next()?)?.try_into().ok()?;
+    Some((size, Digest::from_bytes(root)))
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

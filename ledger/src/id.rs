@@ -39,6 +39,16 @@ impl Digest {
         Ok(Self::of(&canonical_json(value)?))
     }
 
+    /// Returns the 64 hexadecimal digits.
+    fn hex(&self) -> [u8; 64] {
+        let mut text = [0_u8; 64];
+        for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(self.0) {
+            *pair =
+                [byte >> 4, byte & 15].map(|half| if half < 10 { b'0' } else { b'a' - 10 } + half);
+        }
+        text
+    }
+
     /// Returns the first 12 hexadecimal digits, the form in which people are shown a digest.
     pub fn short(&self) -> String {
         self.to_string()[..12].to_owned()
@@ -55,7 +65,7 @@ pub fn canonical_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(std::str::from_utf8(&self.hex()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -70,27 +80,49 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, DigestError> {
         let wrong = || DigestError(text.chars().take(80).collect());
-        if text.len() != 64 || !text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(wrong());
-        }
+        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| wrong())?;
         let mut bytes = [0_u8; 32];
-        for (place, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-            *place = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+        for (place, [high, low]) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+            *place = half(*high).zip(half(*low)).map(|(h, l)| h << 4 | l).ok_or_else(wrong)?;
         }
         Ok(Self(bytes))
     }
 }
 
+/// Reads one lower-case hexadecimal digit.
+fn half(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        // Every event has a digest or more, so they take no detour through the formatter.
+        let hex = self.hex();
+        serializer.serialize_str(std::str::from_utf8(&hex).map_err(serde::ser::Error::custom)?)
+    }
+}
+
+/// Reads a digest out of whatever text it is given, without a copy.
+struct Hex;
+
+impl serde::de::Visitor<'_> for Hex {
+    type Value = Digest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sha-256 digest")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Digest, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Hex)
     }
 }

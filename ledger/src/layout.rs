@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::reader::ReadError;
 
 /// Version of the layout that this code writes.
-pub(crate) const LAYOUT: u32 = 1;
+pub(crate) const LAYOUT: u32 = 2;
 
 /// Paths in a notebook.
 #[derive(Clone, Debug)]
@@ -34,6 +34,16 @@ impl Layout {
 
     pub(crate) fn store(&self) -> PathBuf {
         self.dir.join("store")
+    }
+
+    /// Tiles of the Merkle tree.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.dir.join("tree")
+    }
+
+    /// Hashes of request ids.
+    pub(crate) fn ids(&self) -> PathBuf {
+        self.tree().join("ids")
     }
 
     pub(crate) fn blobs(&self) -> PathBuf {
@@ -130,8 +140,8 @@ impl Config {
         if found > LAYOUT {
             return Err(ReadError::Newer { path: path.to_owned(), found, known: LAYOUT });
         }
-        if found == 0 {
-            return Err(wrong(0, "there is no layout 0".to_owned()));
+        if found < LAYOUT {
+            return Err(wrong(0, format!("layout {found} was never released: make it anew")));
         }
         Ok(Self { origin: origin.ok_or_else(|| absent("origin"))? })
     }

@@ -6,6 +6,7 @@
 //! Behind the journal stands an ordered store that can be rebuilt from it at any time. The
 //! crate's README draws every format byte by byte and says what is trusted.
 
+mod applier;
 pub mod blob;
 pub mod catalogue;
 pub mod checkpoint;
@@ -16,6 +17,7 @@ pub mod event;
 #[cfg(test)]
 mod golden;
 pub mod id;
+mod ids;
 mod journal;
 mod layout;
 mod merkle;
@@ -23,6 +25,7 @@ pub mod notebook;
 mod plan;
 pub mod reader;
 mod store;
+mod tree;
 pub mod verify;
 mod writer;
 

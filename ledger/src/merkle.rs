@@ -28,20 +28,29 @@ impl Frontier {
 
     /// Adds an event and returns the nodes that are now complete, the leaf first.
     pub(crate) fn push(&mut self, event: &[u8]) -> Vec<Node> {
-        let n = self.size;
-        let mut hash = record_hash(event);
-        let mut nodes = vec![(stored_hash_index(0, n), hash)];
+        let mut nodes = Vec::new();
+        self.push_hash(record_hash(event), |node| nodes.push(node));
+        nodes
+    }
+
+    /// Adds the leaf hash of an event.
+    pub(crate) fn push_leaf(&mut self, leaf: Hash) {
+        self.push_hash(leaf, |_| ());
+    }
+
+    fn push_hash(&mut self, leaf: Hash, mut complete: impl FnMut(Node)) {
+        let (n, mut hash) = (self.size, leaf);
+        complete((stored_hash_index(0, n), hash));
         let mut level = 0_u8;
         // Each trailing one bit of n is a complete subtree that the new leaf completes further.
         while (n >> level) & 1 == 1 {
             let Some(left) = self.peaks.pop() else { break };
             hash = node_hash(left, hash);
             level += 1;
-            nodes.push((stored_hash_index(level, n >> level), hash));
+            complete((stored_hash_index(level, n >> level), hash));
         }
         self.peaks.push(hash);
         self.size += 1;
-        nodes
     }
 
     /// Returns the root.

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
-use std::thread::JoinHandle;
 
 use crate::blob::Blobs;
 use crate::catalogue::{CheckpointSigned, LedgerCreated};
@@ -15,8 +13,8 @@ use crate::durable::{create_dir, write_file};
 use crate::event::NewEvent;
 pub use crate::journal::Dropped;
 use crate::layout::{Config, LAYOUT, Layout, Lock, LockError};
-use crate::reader::{ReadError, Reader, Shared};
-use crate::writer::{Command, Options};
+use crate::reader::{ReadError, Reader};
+use crate::writer::{Options, Writer};
 
 mod open;
 
@@ -275,25 +273,16 @@ pub struct Notebook {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     layout: Layout,
     blobs: Blobs,
-    reader: Reader,
-    shared: Arc<Shared>,
     report: OpenReport,
-    /// `None` only while the last handle is dropped.
-    commands: Option<Sender<Command>>,
-    thread: Option<JoinHandle<()>>,
+    writer: Writer,
 }
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        drop(self.commands.take());
-        if let Some(thread) = self.thread.take() {
-            // A writer that panicked has told so on stderr; what it acknowledged is in the journal.
-            let _ = thread.join();
-        }
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("dir", &self.layout.dir()).finish_non_exhaustive()
     }
 }
 
@@ -364,22 +353,9 @@ impl Notebook {
         (clock, actor, options): (Arc<dyn Clock>, &str, Options),
     ) -> Result<Self, OpenError> {
         let (writer, report) = open::open(&layout, lock, clock, options)?;
-        let shared = Arc::clone(&writer.shared);
-        let (commands, queue) = channel();
-        let thread = std::thread::Builder::new()
-            .name("ledger-writer".to_owned())
-            .spawn(move || writer.run(&queue))
-            .map_err(|source| OpenError::Io { path: layout.dir().to_owned(), source })?;
         let begins = report.events == 0;
-        let inner = Inner {
-            blobs: Blobs::open(layout.dir()),
-            reader: Reader::over(layout.clone(), Some(Arc::clone(&shared))),
-            layout,
-            shared,
-            report,
-            commands: Some(commands),
-            thread: Some(thread),
-        };
+        let blobs = Blobs::open(layout.dir());
+        let inner = Inner { layout, blobs, report, writer };
         let notebook = Self { inner: Arc::new(inner) };
         if begins {
             notebook.begin(&config, actor).map_err(|error| OpenError::Begin(Box::new(error)))?;
@@ -415,8 +391,7 @@ impl Notebook {
         expected: &[Expected],
         events: Vec<NewEvent>,
     ) -> Result<Vec<Appended>, AppendError> {
-        let expected = expected.to_vec();
-        self.ask(|reply| Command::Append { expected, events, reply })?
+        self.inner.writer.append(expected, events)
     }
 
     /// Appends one event, wherever its stream stands.
@@ -433,21 +408,12 @@ impl Notebook {
     /// # Errors
     /// When the store cannot be read.
     pub fn version(&self, stream: &str) -> Result<Option<u64>, AppendError> {
-        let stream = stream.to_owned();
-        self.ask(|reply| Command::Version { stream, reply })?
-    }
-
-    /// Sends a command and waits for its answer.
-    fn ask<T>(&self, command: impl FnOnce(SyncSender<T>) -> Command) -> Result<T, AppendError> {
-        let (reply, answer) = sync_channel(1);
-        let commands = self.inner.commands.as_ref().ok_or(AppendError::Closed)?;
-        commands.send(command(reply)).map_err(|_| AppendError::Closed)?;
-        answer.recv().map_err(|_| AppendError::Closed)
+        self.inner.writer.version(stream)
     }
 
     /// Returns a reader that sees everything acknowledged, and nothing else.
     pub fn reader(&self) -> Reader {
-        self.inner.reader.clone()
+        self.inner.writer.reader.clone()
     }
 
     /// Returns the bodies beside the log.
@@ -465,7 +431,7 @@ impl Notebook {
     /// # Errors
     /// When the key cannot be used or the event cannot be appended.
     pub fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointError> {
-        let head = self.inner.shared.head();
+        let head = self.inner.writer.shared.head();
         let signed = checkpoint::sign(&self.inner.layout, head)?;
         let facts =
             CheckpointSigned { size: signed.size, root: signed.root, note: signed.note.clone() };
@@ -478,7 +444,7 @@ impl Notebook {
             .and_then(|()| write_file(&path, signed.note.as_bytes(), 0o644))
             .map_err(|source| CheckpointError::Io { path, source })?;
         // The store is a matter of speed only: a failure shows at the next open.
-        let _ = self.ask(|reply| Command::Flush { reply });
+        let _ = self.inner.writer.flush();
         Ok(signed)
     }
 
@@ -487,7 +453,7 @@ impl Notebook {
     /// # Errors
     /// When the store cannot be flushed; the journal has everything all the same.
     pub fn close(self) -> Result<(), CloseError> {
-        self.ask(|reply| Command::Close { reply }).map_err(|_| CloseError::Closed)?
+        self.inner.writer.close()
     }
 }
 

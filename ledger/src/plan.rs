@@ -1,194 +1,164 @@
 //! Deciding what a batch becomes: conflict, duplicate, or new events with their numbers.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use tlog_tiles::record_hash;
 
 use crate::codec;
 use crate::event::{EVENT_BYTES_MAX, Envelope, NewEvent};
 use crate::id::Digest;
 use crate::notebook::{AppendError, Appended, Expected};
-use crate::store::{Row, Store, StoreError};
 
 /// Most bytes that a request id or a stream's name may have.
 pub(crate) const NAME_BYTES_MAX: usize = 512;
 
-/// Events that are not in the store yet.
-#[derive(Debug, Default)]
-pub(crate) struct Overlay {
-    streams: BTreeMap<String, (u64, Digest)>,
-    ids: BTreeMap<String, u64>,
-    rows: Vec<Row>,
+/// Where a stream stands: its last version, and the leaf hash of that event.
+pub(crate) type StreamHead = (u64, Digest);
+
+/// The log as a batch finds it, events included that were taken but are not durable yet.
+pub(crate) trait Known {
+    /// Returns the number of the next event.
+    fn next(&self) -> u64;
+    /// Returns where a stream stands, or `None` where it does not exist.
+    fn stream(&self, stream: &str) -> Result<Option<StreamHead>, AppendError>;
+    /// Returns the event that was appended under a request id.
+    fn under(&self, id: &str) -> Result<Option<Envelope>, AppendError>;
 }
 
-impl Overlay {
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    pub(crate) fn add(&mut self, row: Row) {
-        self.streams.insert(row.stream.clone(), (row.version, row.digest));
-        self.ids.insert(row.id.clone(), row.seq);
-        self.rows.push(row);
-    }
-
-    fn event(&self, seq: u64) -> Option<&[u8]> {
-        let first = self.rows.first()?.seq;
-        let index = usize::try_from(seq.checked_sub(first)?).ok()?;
-        Some(self.rows.get(index)?.bytes.as_slice())
-    }
-}
-
-/// The log as a batch finds it: what is in the store, and what came since.
-pub(crate) struct View<'a> {
-    pub(crate) store: &'a Store,
-    pub(crate) pending: &'a Overlay,
-    pub(crate) next: u64,
+/// An event that has its place and its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) seq: u64,
+    pub(crate) id: String,
+    pub(crate) stream: String,
+    pub(crate) version: u64,
+    /// RFC 6962 leaf hash of the bytes.
+    pub(crate) leaf: Digest,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A batch that may be written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Staged {
     pub(crate) answers: Vec<Appended>,
     pub(crate) rows: Vec<Row>,
 }
 
-impl View<'_> {
-    /// Returns the last version of a stream and the digest of its last event.
-    pub(crate) fn stream(&self, stream: &str) -> Result<Option<(u64, Digest)>, StoreError> {
-        match self.pending.streams.get(stream) {
-            Some(&head) => Ok(Some(head)),
-            None => self.store.stream(stream),
-        }
-    }
+/// Events of the batch itself, so that its later events see its earlier ones.
+#[derive(Default)]
+struct Own {
+    streams: HashMap<String, StreamHead>,
+    /// Place in the batch by request id.
+    ids: HashMap<String, usize>,
+}
 
-    fn seq_of(&self, id: &str) -> Result<Option<u64>, StoreError> {
-        match self.pending.ids.get(id) {
-            Some(&seq) => Ok(Some(seq)),
-            None => self.store.seq_of(id),
-        }
+/// Decides about a batch. Nothing is changed yet.
+pub(crate) fn plan(
+    known: &impl Known,
+    expected: &[Expected],
+    events: Vec<NewEvent>,
+    now: impl Fn() -> DateTime<Utc>,
+) -> Result<Staged, AppendError> {
+    let mut repeated = Vec::with_capacity(events.len());
+    for event in &events {
+        check_names(event)?;
+        repeated.push(match known.under(&event.id)? {
+            Some(earlier) => Some(same(event, &earlier)?),
+            None => None,
+        });
     }
-
-    fn event(&self, seq: u64) -> Result<Envelope, AppendError> {
-        let stored = match self.pending.event(seq) {
-            Some(bytes) => Some(bytes.to_vec()),
-            None => self.store.event(seq).map_err(failed)?,
-        };
-        let bytes = stored.ok_or_else(|| AppendError::Store {
-            reason: format!("event {seq} is not in the store"),
-        })?;
-        codec::decode(&bytes).map_err(|source| AppendError::Codec { id: seq.to_string(), source })
+    // A batch that is wholly there already was acknowledged, or should have been: the caller
+    // who repeats it gets its numbers, not a conflict with itself.
+    if repeated.iter().any(Option::is_none) {
+        check_expected(known, expected)?;
     }
-
-    /// Decides about a batch. Nothing is changed yet.
-    pub(crate) fn plan(
-        &self,
-        expected: &[Expected],
-        events: &[NewEvent],
-        now: impl Fn() -> DateTime<Utc>,
-    ) -> Result<Staged, AppendError> {
-        let mut staged = Staged { answers: Vec::with_capacity(events.len()), rows: Vec::new() };
-        let mut own = Overlay::default();
-        let mut repeated = Vec::with_capacity(events.len());
-        for event in events {
-            check_names(event)?;
-            repeated.push(match self.seq_of(&event.id).map_err(failed)? {
-                Some(seq) => Some(self.repeated(event, seq, &self.event(seq)?)?),
-                None => None,
-            });
+    let mut staged = Staged::default();
+    let mut own = Own::default();
+    for (event, repeated) in events.into_iter().zip(repeated) {
+        if let Some(seq) = repeated {
+            staged.answers.push(Appended::Duplicate(seq));
+            continue;
         }
-        // A batch that is wholly there already was acknowledged, or should have been: the caller
-        // who repeats it gets its numbers, not a conflict with itself.
-        if repeated.iter().any(Option::is_none) {
-            self.check_expected(expected)?;
+        if let Some(row) = own.ids.get(&event.id).and_then(|&index| staged.rows.get(index)) {
+            let earlier = codec::decode(&row.bytes)
+                .map_err(|source| AppendError::Codec { id: event.id.clone(), source })?;
+            staged.answers.push(Appended::Duplicate(same(&event, &earlier)?));
+            continue;
         }
-        for (event, repeated) in events.iter().zip(repeated) {
-            if let Some(seq) = repeated {
-                staged.answers.push(Appended::Duplicate(seq));
-                continue;
-            }
-            if let Some(&seq) = own.ids.get(&event.id) {
-                let bytes = own.event(seq).unwrap_or_default();
-                let earlier = codec::decode(bytes)
-                    .map_err(|source| AppendError::Codec { id: event.id.clone(), source })?;
-                staged.answers.push(Appended::Duplicate(self.repeated(event, seq, &earlier)?));
-                continue;
-            }
-            let seq = self.next + own.rows.len() as u64;
-            let row = self.row(event, seq, now(), &own)?;
-            own.add(row);
-            staged.answers.push(Appended::New(seq));
-        }
-        staged.rows = own.rows;
-        Ok(staged)
-    }
-
-    /// Checks that the streams stand where the caller thinks that they do.
-    fn check_expected(&self, expected: &[Expected]) -> Result<(), AppendError> {
-        for Expected { stream, version } in expected {
-            let actual = self.stream(stream).map_err(failed)?.map(|(version, _)| version);
-            if actual != *version {
-                return Err(AppendError::Conflict {
-                    stream: stream.clone(),
-                    expected: *version,
-                    actual,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Decides whether an id that is known already stands for the same event.
-    fn repeated(&self, event: &NewEvent, seq: u64, earlier: &Envelope) -> Result<u64, AppendError> {
-        let same = earlier.id == event.id
-            && earlier.stream == event.stream
-            && earlier.kind == event.kind
-            && earlier.schema == event.schema
-            && earlier.facts == event.facts;
-        if same { Ok(seq) } else { Err(AppendError::IdReused { id: event.id.clone(), seq }) }
-    }
-
-    /// Gives an event its place and its bytes.
-    fn row(
-        &self,
-        event: &NewEvent,
-        seq: u64,
-        at: DateTime<Utc>,
-        own: &Overlay,
-    ) -> Result<Row, AppendError> {
+        let seq = known.next() + staged.rows.len() as u64;
         let head = match own.streams.get(&event.stream) {
             Some(&head) => Some(head),
-            None => self.stream(&event.stream).map_err(failed)?,
+            None => known.stream(&event.stream)?,
         };
-        let version = head.map_or(0, |(version, _)| version + 1);
-        let envelope = Envelope {
-            seq,
-            id: event.id.clone(),
-            stream: event.stream.clone(),
-            version,
-            kind: event.kind.clone(),
-            schema: event.schema,
-            at,
-            actor: event.actor.clone(),
-            cause: event.cause,
-            run: event.run.clone(),
-            prev: head.map(|(_, digest)| digest),
-            facts: event.facts.clone(),
-            measured: event.measured.clone(),
-        };
-        let bytes = codec::encode(&envelope)
-            .map_err(|source| AppendError::Codec { id: event.id.clone(), source })?;
-        if bytes.len() > EVENT_BYTES_MAX {
-            return Err(AppendError::TooLarge {
-                id: event.id.clone(),
-                bytes: bytes.len(),
-                max: EVENT_BYTES_MAX,
+        let row = place(event, seq, head, now())?;
+        own.streams.insert(row.stream.clone(), (row.version, row.leaf));
+        own.ids.insert(row.id.clone(), staged.rows.len());
+        staged.rows.push(row);
+        staged.answers.push(Appended::New(seq));
+    }
+    Ok(staged)
+}
+
+/// Checks that the streams stand where the caller thinks that they do.
+fn check_expected(known: &impl Known, expected: &[Expected]) -> Result<(), AppendError> {
+    for Expected { stream, version } in expected {
+        let actual = known.stream(stream)?.map(|(version, _)| version);
+        if actual != *version {
+            return Err(AppendError::Conflict {
+                stream: stream.clone(),
+                expected: *version,
+                actual,
             });
         }
-        let digest = Digest::of(&bytes);
-        let (id, stream) = (envelope.id, envelope.stream);
-        Ok(Row { seq, id, stream, version, digest, bytes, nodes: Vec::new() })
     }
+    Ok(())
+}
+
+/// Checks that an id that is known already stands for the same event, and returns its number.
+fn same(event: &NewEvent, earlier: &Envelope) -> Result<u64, AppendError> {
+    let same = earlier.stream == event.stream
+        && earlier.kind == event.kind
+        && earlier.schema == event.schema
+        && earlier.facts == event.facts;
+    let seq = earlier.seq;
+    if same { Ok(seq) } else { Err(AppendError::IdReused { id: event.id.clone(), seq }) }
+}
+
+/// Gives an event its place and its bytes.
+fn place(
+    event: NewEvent,
+    seq: u64,
+    head: Option<StreamHead>,
+    at: DateTime<Utc>,
+) -> Result<Row, AppendError> {
+    let version = head.map_or(0, |(version, _)| version + 1);
+    let envelope = Envelope {
+        seq,
+        id: event.id,
+        stream: event.stream,
+        version,
+        kind: event.kind,
+        schema: event.schema,
+        at,
+        actor: event.actor,
+        cause: event.cause,
+        run: event.run,
+        prev: head.map(|(_, digest)| digest),
+        facts: event.facts,
+        measured: event.measured,
+    };
+    let encoded = codec::encode(&envelope);
+    let Envelope { id, stream, .. } = envelope;
+    let bytes = match encoded {
+        Ok(bytes) => bytes,
+        Err(source) => return Err(AppendError::Codec { id, source }),
+    };
+    if bytes.len() > EVENT_BYTES_MAX {
+        return Err(AppendError::TooLarge { id, bytes: bytes.len(), max: EVENT_BYTES_MAX });
+    }
+    let leaf = Digest::from_bytes(record_hash(&bytes).0);
+    Ok(Row { seq, id, stream, version, leaf, bytes })
 }
 
 fn check_names(event: &NewEvent) -> Result<(), AppendError> {
@@ -199,8 +169,4 @@ fn check_names(event: &NewEvent) -> Result<(), AppendError> {
         }
     }
     Ok(())
-}
-
-fn failed(error: StoreError) -> AppendError {
-    AppendError::Store { reason: error.to_string() }
 }

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tlog_tiles::{Hash, record_hash};
+
 use crate::blob::Blobs;
+use crate::checkpoint;
 use crate::codec::{self, CodecError};
 use crate::event::Envelope;
 use crate::id::Digest;
 use crate::journal::{Cursor, Frame, Place, Segment, Step, Tail, segments};
 use crate::layout::{Config, Layout};
 use crate::merkle::Frontier;
+use crate::tree::Tiles;
 
 /// Says why a notebook cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -88,13 +92,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn publish(&self, frontier: &Frontier) {
-        let mut held = locked(&self.frontier);
-        self.acknowledged.store(frontier.size(), Ordering::Release);
-        held.clone_from(frontier);
+    /// Begins with a log that is durable already.
+    pub(crate) fn begin(frontier: Frontier) -> Self {
+        let acknowledged = AtomicU64::new(frontier.size());
+        Self { acknowledged, frontier: Mutex::new(frontier) }
     }
 
-    fn acknowledged(&self) -> u64 {
+    /// Takes up events that are now durable.
+    pub(crate) fn publish(&self, leaves: &[Hash]) {
+        let mut held = locked(&self.frontier);
+        leaves.iter().for_each(|&leaf| held.push_leaf(leaf));
+        self.acknowledged.store(held.size(), Ordering::Release);
+    }
+
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Acquire)
     }
 
@@ -126,7 +137,11 @@ struct Inner {
     frontier: Mutex<Frontier>,
 }
 
-/// Where events begin, by the first event of their segment, as far as they were walked through.
+/// Events of a segment from one whose place is remembered to the next.
+const STRIDE: u64 = 64;
+
+/// Where every [`STRIDE`]th event begins, by the first event of the segment, as far as it was
+/// walked through.
 type Offsets = Arc<Mutex<BTreeMap<u64, Vec<u64>>>>;
 
 impl Reader {
@@ -161,11 +176,35 @@ impl Reader {
             return Ok(shared.head());
         }
         let mut frontier = locked(&self.inner.frontier);
+        if frontier.size() == 0 {
+            *frontier = self.stored_frontier()?;
+        }
         let mut events = self.frames(frontier.size());
         while let Some(frame) = events.next_frame()? {
-            frontier.push(&frame.event);
+            frontier.push_leaf(record_hash(&frame.event));
         }
         Ok(Head { size: frontier.size(), root: frontier.root() })
+    }
+
+    /// Takes the tree from its tiles, as far as they can be believed: their last leaf must be
+    /// that of the journal, and the newest checkpoint must lie in them. Else the tree is empty.
+    fn stored_frontier(&self) -> Result<Frontier, ReadError> {
+        let (layout, none) = (&self.inner.layout, Frontier::default());
+        let Ok(tiles) = Tiles::open_read_only(&layout.tree()) else { return Ok(none) };
+        let Some(last) = tiles.size().checked_sub(1) else { return Ok(none) };
+        let Ok(frontier) = tiles.frontier_at(last) else { return Ok(none) };
+        let Some(event) = self.raw(last)? else { return Ok(none) };
+        let (mut tree, leaf) = (frontier, record_hash(&event));
+        tree.push_leaf(leaf);
+        if tiles.root_at(tiles.size()).ok() != Some(tree.root()) {
+            return Ok(none);
+        }
+        match checkpoint::latest(layout) {
+            Some((size, root)) if size <= tiles.size() => {
+                Ok(if tiles.root_at(size).ok() == Some(root) { tree } else { none })
+            }
+            _ => Ok(tree),
+        }
     }
 
     /// Iterates over the events from number `from` on, up to the present end of the log. An
@@ -343,17 +382,15 @@ impl Frames {
         cursor: &mut Cursor,
     ) -> Result<Result<(), Stop>, ReadError> {
         let start = cursor.place();
-        let mut batch = Vec::new();
         loop {
             let (what, misplaced) = match cursor.step()? {
                 Step::Frame(frame) => {
                     let ends = frame.mark.rest == 0;
-                    batch.push(frame);
+                    self.note(first, &frame);
+                    self.ready.push_back(frame);
                     if !ends {
                         continue;
                     }
-                    self.note(first, &batch);
-                    self.ready.extend(batch);
                     return Ok(Ok(()));
                 }
                 Step::End => ("nothing is written here", false),
@@ -361,17 +398,19 @@ impl Frames {
                 Step::Misplaced(what) => (what, true),
             };
             let place = cursor.place();
+            // What stands of the batch is read again with the rest of it.
+            self.ready.clear();
             cursor.go_to(start);
             return Ok(Err(Stop { what, misplaced, place }));
         }
     }
 
     /// Remembers where events begin.
-    fn note(&self, first: u64, batch: &[Frame]) {
-        let mut offsets = locked(&self.offsets);
-        let known = offsets.entry(first).or_default();
-        for frame in batch {
-            if frame.mark.seq == first + known.len() as u64 {
+    fn note(&self, first: u64, frame: &Frame) {
+        if (frame.mark.seq - first).is_multiple_of(STRIDE) {
+            let mut offsets = locked(&self.offsets);
+            let known = offsets.entry(first).or_default();
+            if frame.mark.seq == first + STRIDE * known.len() as u64 {
                 known.push(frame.offset);
             }
         }
@@ -387,9 +426,9 @@ impl Frames {
         let nearest = {
             let offsets = locked(&self.offsets);
             let known = offsets.get(&first).map(Vec::as_slice).unwrap_or_default();
-            let wanted = usize::try_from(self.from - first).unwrap_or(usize::MAX);
+            let wanted = usize::try_from((self.from - first) / STRIDE).unwrap_or(usize::MAX);
             let index = wanted.min(known.len().saturating_sub(1));
-            known.get(index).map(|&offset| (first + index as u64, offset))
+            known.get(index).map(|&offset| (first + STRIDE * index as u64, offset))
         };
         if let Some((seq, offset)) = nearest {
             cursor.go_to_event(seq, offset);

@@ -1,4 +1,4 @@
-//! The ordered store behind the journal: events, request ids, stream heads and tree nodes by key.
+//! The ordered store behind the journal: events by number, and where each stream stands.
 //!
 //! It holds nothing that the journal does not hold, and is rebuilt from it when in doubt. All keys
 //! stand in one tree, because a batch is atomic within one tree only:
@@ -6,19 +6,16 @@
 //! | key | value |
 //! |---|---|
 //! | `e` seq (u64, big endian) | stored bytes of the event |
-//! | `i` request id | seq (u64, big endian) |
-//! | `s` stream | version (u64, big endian), SHA-256 of the stored bytes of its last event |
-//! | `h` place (u64, big endian) | node of the Merkle tree at that place in tlog order |
+//! | `s` stream | version (u64, big endian), leaf hash of its last event |
 //! | `n` | events applied (u64, big endian) |
-//! | `w` | events applied when the last completed flush began, and the root over them |
+//! | `w` | the watermark: see [`Watermark`] |
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use tlog_tiles::Hash;
-
 use crate::id::Digest;
-use crate::merkle::{Frontier, Node, peaks_of};
+use crate::plan::StreamHead;
 
 /// Entries per leaf: 1 KiB events make leaves of 64 KiB, which are read and written whole.
 const LEAF_FANOUT: usize = 64;
@@ -30,23 +27,52 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 #[error("the store behind the journal failed: {0}")]
 pub(crate) struct StoreError(String);
 
-/// One event with all that is kept of it.
-#[derive(Clone, Debug)]
-pub(crate) struct Row {
+/// One event with all that the store keeps of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Applied<'a> {
     pub(crate) seq: u64,
-    pub(crate) id: String,
-    pub(crate) stream: String,
+    pub(crate) stream: &'a str,
     pub(crate) version: u64,
-    pub(crate) digest: Digest,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) leaf: Digest,
+    pub(crate) bytes: &'a [u8],
 }
 
-/// The open store.
+/// What was durable when the last completed flush began: 44 bytes, big endian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watermark {
+    /// Events.
+    pub(crate) size: u64,
+    /// RFC 6962 root over them.
+    pub(crate) root: Digest,
+    /// CRC-32C of their part of the file of request ids.
+    pub(crate) ids: u32,
+}
+
+impl Watermark {
+    fn encode(self) -> Vec<u8> {
+        let mut bytes = self.size.to_be_bytes().to_vec();
+        bytes.extend_from_slice(self.root.as_bytes());
+        bytes.extend_from_slice(&self.ids.to_be_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 44] = bytes.try_into().ok()?;
+        let (size, rest) = bytes.split_first_chunk::<8>()?;
+        let (root, ids) = rest.split_first_chunk::<32>()?;
+        Some(Self {
+            size: u64::from_be_bytes(*size),
+            root: Digest::from_bytes(*root),
+            ids: u32::from_be_bytes(ids.try_into().ok()?),
+        })
+    }
+}
+
+/// The open store. Each thread has its own handle: sled's is not shared, but cloned.
+#[derive(Clone)]
 pub(crate) struct Store {
+    /// `None` only while it is dropped.
     db: Option<sled::Db<LEAF_FANOUT>>,
-    applied: u64,
-    flushed: u64,
 }
 
 /// Runs something in sled, whose assertions panic.
@@ -78,34 +104,30 @@ fn digest(bytes: &[u8]) -> Option<Digest> {
 }
 
 impl Store {
-    /// Opens the store and checks that it holds together. An error means that it should be set
-    /// aside and rebuilt.
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut store = Self::connect(path)?;
+    /// Opens the store and returns its watermark and how many events it holds. An error means
+    /// that it should be set aside and rebuilt.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Watermark, u64), StoreError> {
+        let store = Self::connect(path)?;
         let short = |what: &str| Err(StoreError(what.to_owned()));
-        let Some((flushed, root)) = store.watermark()? else {
+        let Some(mark) = store.watermark()? else {
             return short("it is empty");
         };
         let applied = store.get(&key(b'n', &[]))?.and_then(|value| number(&value));
-        let Some(applied) = applied.filter(|&applied| applied >= flushed) else {
+        let Some(applied) = applied.filter(|&applied| applied >= mark.size) else {
             return short("it is shorter than its last completed flush");
         };
-        store.applied = applied;
-        store.flushed = flushed;
-        if store.frontier(flushed)?.root() != root {
-            return short("its tree nodes do not add up to its root");
-        }
-        Ok(store)
+        Ok((store, mark, applied))
     }
 
     /// Makes an empty store.
     pub(crate) fn create(path: &Path) -> Result<Self, StoreError> {
-        let mut store = Self::connect(path)?;
+        let store = Self::connect(path)?;
         if store.watermark()?.is_some() {
             return Err(StoreError("a store exists already".to_owned()));
         }
-        store.put(&key(b'n', &[]), &0_u64.to_be_bytes())?;
-        store.flush_noted(&Frontier::default())?;
+        store.with(|db| db.insert(key(b'n', &[]), &0_u64.to_be_bytes()).map(drop))?;
+        let mark = Watermark { size: 0, root: Digest::of(b""), ids: 0 };
+        store.flush_noted(mark)?;
         Ok(store)
     }
 
@@ -113,58 +135,30 @@ impl Store {
         let config =
             sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
         let db = guarded(|| config.open::<LEAF_FANOUT>())?;
-        Ok(Self { db: Some(db), applied: 0, flushed: 0 })
+        Ok(Self { db: Some(db) })
     }
 
-    fn db(&self) -> Result<&sled::Db<LEAF_FANOUT>, StoreError> {
-        self.db.as_ref().ok_or_else(|| StoreError("it is closed".to_owned()))
+    /// Does something with the open database.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&sled::Db<LEAF_FANOUT>) -> std::io::Result<T>,
+    ) -> Result<T, StoreError> {
+        let db = self.db.as_ref().ok_or_else(|| StoreError("it is closed".to_owned()))?;
+        guarded(|| work(db))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let db = self.db()?;
-        guarded(|| db.get(key)).map(|value| value.map(|value| value.to_vec()))
+        self.with(|db| Ok(db.get(key)?.map(|value| value.to_vec())))
     }
 
-    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        let db = self.db()?;
-        guarded(|| db.insert(key, value)).map(|_| ())
+    fn watermark(&self) -> Result<Option<Watermark>, StoreError> {
+        Ok(self.get(&key(b'w', &[]))?.and_then(|value| Watermark::decode(&value)))
     }
 
-    /// Returns how many events are in the store.
-    pub(crate) fn applied(&self) -> u64 {
-        self.applied
-    }
-
-    /// Returns how many events were in the store at its last completed flush.
-    pub(crate) fn flushed(&self) -> u64 {
-        self.flushed
-    }
-
-    fn watermark(&self) -> Result<Option<(u64, Digest)>, StoreError> {
-        let value = self.get(&key(b'w', &[]))?;
-        Ok(value.and_then(|value| Some((number(&value)?, digest(value.get(8..)?)?))))
-    }
-
-    /// Takes up the Merkle tree of the first `size` events.
-    pub(crate) fn frontier(&self, size: u64) -> Result<Frontier, StoreError> {
-        let mut peaks = Vec::new();
-        for place in peaks_of(size) {
-            let node = self.get(&key(b'h', &place.to_be_bytes()))?;
-            let node = node.and_then(|node| <[u8; 32]>::try_from(node).ok());
-            peaks.push(Hash(node.ok_or_else(|| StoreError("a tree node is missing".to_owned()))?));
-        }
-        Ok(Frontier::resume(size, peaks))
-    }
-
-    /// Returns the last version of a stream and the digest of its last event.
-    pub(crate) fn stream(&self, stream: &str) -> Result<Option<(u64, Digest)>, StoreError> {
+    /// Returns where a stream stands.
+    pub(crate) fn stream(&self, stream: &str) -> Result<Option<StreamHead>, StoreError> {
         let value = self.get(&key(b's', stream.as_bytes()))?;
         Ok(value.and_then(|value| Some((number(&value)?, digest(value.get(8..)?)?))))
-    }
-
-    /// Returns the event that was appended under a request id.
-    pub(crate) fn seq_of(&self, id: &str) -> Result<Option<u64>, StoreError> {
-        Ok(self.get(&key(b'i', id.as_bytes()))?.and_then(|value| number(&value)))
     }
 
     /// Returns the stored bytes of an event.
@@ -172,52 +166,42 @@ impl Store {
         self.get(&key(b'e', &seq.to_be_bytes()))
     }
 
-    /// Adds events. Adding one again changes nothing.
-    pub(crate) fn apply(&mut self, rows: &[Row]) -> Result<(), StoreError> {
+    /// Adds events, in order. Adding one again changes nothing.
+    pub(crate) fn apply(&self, rows: &[Applied<'_>]) -> Result<(), StoreError> {
         let Some(last) = rows.last() else { return Ok(()) };
         let mut batch = sled::Batch::default();
+        let mut heads = BTreeMap::new();
         for row in rows {
-            let seq = row.seq.to_be_bytes();
-            batch.insert(key(b'e', &seq), row.bytes.as_slice());
-            batch.insert(key(b'i', row.id.as_bytes()), seq);
-            let mut head = row.version.to_be_bytes().to_vec();
-            head.extend_from_slice(row.digest.as_bytes());
-            batch.insert(key(b's', row.stream.as_bytes()), head);
-            for (place, node) in &row.nodes {
-                batch.insert(key(b'h', &place.to_be_bytes()), node.0);
-            }
+            batch.insert(key(b'e', &row.seq.to_be_bytes()), row.bytes);
+            heads.insert(row.stream, (row.version, row.leaf));
         }
-        let applied = last.seq + 1;
-        batch.insert(key(b'n', &[]), applied.to_be_bytes());
-        let db = self.db()?;
-        guarded(|| db.apply_batch(batch))?;
-        self.applied = applied;
-        Ok(())
+        for (stream, (version, leaf)) in heads {
+            let mut head = version.to_be_bytes().to_vec();
+            head.extend_from_slice(leaf.as_bytes());
+            batch.insert(key(b's', stream.as_bytes()), head);
+        }
+        batch.insert(key(b'n', &[]), (last.seq + 1).to_be_bytes());
+        self.with(|db| db.apply_batch(batch))
     }
 
     /// Makes everything applied durable, then notes how much that was. The note itself is durable
     /// from the next flush on, so it never says more than is true.
-    pub(crate) fn flush(&mut self, frontier: &Frontier) -> Result<(), StoreError> {
-        let db = self.db()?;
-        guarded(|| db.flush())?;
-        let mut mark = frontier.size().to_be_bytes().to_vec();
-        mark.extend_from_slice(frontier.root().as_bytes());
-        self.put(&key(b'w', &[]), &mark)?;
-        self.flushed = frontier.size();
-        Ok(())
+    pub(crate) fn flush(&self, mark: Watermark) -> Result<(), StoreError> {
+        self.with(|db| {
+            db.flush()?;
+            db.insert(key(b'w', &[]), mark.encode()).map(drop)
+        })
     }
 
     /// Flushes twice, so that the note of the first flush is durable too.
-    pub(crate) fn flush_noted(&mut self, frontier: &Frontier) -> Result<(), StoreError> {
-        self.flush(frontier)?;
-        let db = self.db()?;
-        guarded(|| db.flush()).map(|_| ())
+    pub(crate) fn flush_noted(&self, mark: Watermark) -> Result<(), StoreError> {
+        self.flush(mark)?;
+        self.with(|db| db.flush().map(drop))
     }
 
     /// Calls `visit` with each event in order.
     pub(crate) fn visit_events(&self, mut visit: impl FnMut(u64, &[u8])) -> Result<(), StoreError> {
-        let db = self.db()?;
-        guarded(|| {
+        self.with(|db| {
             for entry in db.scan_prefix(b"e") {
                 let (key, value) = entry?;
                 let seq = key.get(1..).and_then(number).unwrap_or(u64::MAX);
@@ -230,7 +214,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // sled flushes when it is dropped, and may panic doing so.
+        // sled flushes when its last handle is dropped, and may panic doing so.
         let db = self.db.take();
         let _ = guarded(move || {
             drop(db);

@@ -5,6 +5,7 @@
 //! found.
 
 mod journal;
+mod segment;
 mod store;
 
 #[cfg(test)]

@@ -1,34 +1,44 @@
-//! The one thread that writes: takes all batches that wait, and answers after one sync.
+//! Group commit: callers stage their batches, one of them writes for all that wait.
+//!
+//! There is no writer thread to hand a batch to and back. A caller decides and encodes under a
+//! lock, then waits until its group is durable. When nobody is writing, it writes the group
+//! itself: one write, one sync, for everything that was staged meanwhile. The store is brought up
+//! behind the journal by a thread of its own (see `applier`).
 
+use std::collections::HashMap;
 use std::mem;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use tlog_tiles::Hash;
+
+use crate::applier::Applier;
 use crate::clock::Clock;
+use crate::codec;
 use crate::durable::free_bytes;
-use crate::event::NewEvent;
-use crate::journal::{Device, FRAME_HEADER, Journal, Mark, SEGMENT_BYTES, encode_frame};
+use crate::event::{Envelope, NewEvent};
+use crate::ids::{IdTable, hash_of};
+use crate::journal::{Device, Journal, Mark, SEGMENT_BYTES, push_frame};
 use crate::layout::Lock;
-use crate::merkle::Frontier;
 use crate::notebook::{AppendError, Appended, CloseError, Expected};
-use crate::plan::{Overlay, Staged, View};
-use crate::reader::Shared;
-use crate::store::{Row, Store};
+use crate::plan::{Known, Row, StreamHead, plan};
+use crate::reader::{Reader, Shared};
+use crate::store::Store;
 
-/// Most batches that share one sync.
-const GROUP_BATCHES: usize = 4096;
+/// Streams whose heads are kept in memory.
+const HEADS: usize = 65_536;
 
 /// How a notebook is written. Tests use smaller numbers and a failing device.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// Bytes of a new segment.
+    /// Bytes of the first segment.
     pub(crate) segment_bytes: u64,
     /// Bytes that must stay free on the file system.
     pub(crate) reserve_bytes: u64,
     /// Events after which the store is flushed.
     pub(crate) flush_events: u64,
-    /// Bytes of events after which the store is flushed.
-    pub(crate) flush_bytes: u64,
+    /// Events that the store may be behind the journal before appending waits for it.
+    pub(crate) lag_events: u64,
     /// What the journal is written to.
     pub(crate) device: Arc<dyn Device>,
 }
@@ -38,243 +48,301 @@ impl Default for Options {
         Self {
             segment_bytes: SEGMENT_BYTES,
             reserve_bytes: 16 * 1024 * 1024,
-            flush_events: 8192,
-            flush_bytes: 16 * 1024 * 1024,
+            flush_events: 32_768,
+            lag_events: 131_072,
             device: Arc::new(crate::journal::Disk),
         }
     }
 }
 
-/// What callers ask of the writer.
-pub(crate) enum Command {
-    Append {
-        expected: Vec<Expected>,
-        events: Vec<NewEvent>,
-        reply: SyncSender<Result<Vec<Appended>, AppendError>>,
-    },
-    Version {
-        stream: String,
-        reply: SyncSender<Result<Option<u64>, AppendError>>,
-    },
-    Flush {
-        reply: SyncSender<Result<(), CloseError>>,
-    },
-    Close {
-        reply: SyncSender<Result<(), CloseError>>,
-    },
-}
-
-type Answer = (SyncSender<Result<Vec<Appended>, AppendError>>, Vec<Appended>);
-
-/// Batches that will share one sync.
-#[derive(Default)]
-struct Group {
-    frames: Vec<u8>,
-    rows: Vec<Row>,
-    answers: Vec<Answer>,
-}
-
-/// Everything that the writer thread owns.
+/// Everything that appending needs. Shared by all handles of the process.
 pub(crate) struct Writer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: Options,
-    pub(crate) journal: Journal,
-    pub(crate) store: Store,
-    pub(crate) frontier: Frontier,
     pub(crate) shared: Arc<Shared>,
-    /// Held until the thread ends: fields fall in this order, so the store falls before it.
-    pub(crate) _lock: Lock,
-    /// Events of the present group, and all events since the store stopped.
-    pub(crate) pending: Overlay,
-    pub(crate) poisoned: Option<String>,
-    /// Why the store takes no more events until it is reopened.
-    pub(crate) stopped: Option<String>,
-    pub(crate) unflushed_bytes: u64,
+    pub(crate) applier: Applier,
+    /// Reads what is durable.
+    pub(crate) reader: Reader,
+    pub(crate) state: Mutex<State>,
+    /// A group came to its end, well or badly.
+    pub(crate) turned: Condvar,
 }
 
-impl Writer {
-    /// Serves callers until one closes the notebook or all are gone.
-    pub(crate) fn run(mut self, commands: &Receiver<Command>) {
-        while let Ok(command) = commands.recv() {
-            let mut group = Group::default();
-            let mut next = Some(command);
-            let mut batches = 0;
-            while let Some(command) = next {
-                if let Command::Close { reply } = command {
-                    self.commit(&mut group);
-                    let closed = self.flush();
-                    // The lock and the store are let go before the caller hears of it.
-                    drop(self);
-                    let _ = reply.send(closed);
-                    return;
-                }
-                self.serve(command, &mut group);
-                batches += 1;
-                let room = batches < GROUP_BATCHES && group.frames.len() < SEGMENT_BYTES as usize;
-                next = if room { commands.try_recv().ok() } else { None };
-            }
-            self.commit(&mut group);
+/// What the lock protects.
+pub(crate) struct State {
+    /// `None` while a caller writes a group.
+    pub(crate) journal: Option<Journal>,
+    /// `None` once the notebook is closed.
+    pub(crate) store: Option<Store>,
+    pub(crate) ids: IdTable,
+    pub(crate) heads: HashMap<String, Head>,
+    /// Number of the next event, staged ones counted.
+    pub(crate) next: u64,
+    /// The group that is being staged, and its number.
+    pub(crate) staged: Group,
+    pub(crate) number: u64,
+    /// Groups that are durable.
+    pub(crate) durable: u64,
+    pub(crate) poisoned: Option<String>,
+    /// `None` once the notebook is closed.
+    pub(crate) lock: Option<Lock>,
+    /// The frames of the last group, kept for their memory.
+    spare: Vec<u8>,
+}
+
+/// Where a stream stands, and which event says so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    head: StreamHead,
+    seq: u64,
+}
+
+/// Batches that share one sync.
+#[derive(Default)]
+pub(crate) struct Group {
+    frames: Vec<u8>,
+    leaves: Vec<Hash>,
+}
+
+impl State {
+    /// Begins behind the last event of `journal`.
+    pub(crate) fn new(journal: Journal, store: Store, ids: IdTable, lock: Lock) -> Self {
+        Self {
+            next: journal.next(),
+            journal: Some(journal),
+            store: Some(store),
+            ids,
+            heads: HashMap::new(),
+            staged: Group::default(),
+            number: 0,
+            durable: 0,
+            poisoned: None,
+            lock: Some(lock),
+            spare: Vec::new(),
         }
-        // Nobody is left to hear about a failure, and the journal has everything.
-        let _ = self.flush();
     }
 
-    fn serve(&mut self, command: Command, group: &mut Group) {
-        // A caller who no longer waits for the answer is no reason to stop.
-        match command {
-            Command::Append { expected, events, reply } => {
-                match self.take(&expected, &events, group) {
-                    Ok(answers) => group.answers.push((reply, answers)),
-                    Err(error) => drop(reply.send(Err(error))),
-                }
-            }
-            Command::Version { stream, reply } => {
-                self.commit(group);
-                let version = self.view(0).stream(&stream).map(|head| head.map(|(v, _)| v));
-                let version =
-                    version.map_err(|error| AppendError::Store { reason: error.to_string() });
-                let _ = reply.send(version);
-            }
-            Command::Flush { reply } | Command::Close { reply } => {
-                self.commit(group);
-                let _ = reply.send(self.flush());
-            }
+    fn check(&self) -> Result<(), AppendError> {
+        if self.lock.is_none() {
+            return Err(AppendError::Closed);
         }
-    }
-
-    fn view(&self, staged: u64) -> View<'_> {
-        View { store: &self.store, pending: &self.pending, next: self.journal.next() + staged }
-    }
-
-    /// Takes a batch into the group, or says why not.
-    fn take(
-        &mut self,
-        expected: &[Expected],
-        events: &[NewEvent],
-        group: &mut Group,
-    ) -> Result<Vec<Appended>, AppendError> {
-        self.check_poison()?;
-        let staged = self.plan(expected, events, group)?;
-        if staged.rows.is_empty() {
-            return Ok(staged.answers);
-        }
-        let bytes: u64 =
-            staged.rows.iter().map(|row| (FRAME_HEADER + row.bytes.len()) as u64).sum();
-        self.check_space(bytes + group.frames.len() as u64)?;
-        if !self.journal.fits(group.frames.len() as u64 + bytes) {
-            self.commit(group);
-            self.check_poison()?;
-            if !self.journal.fits(bytes)
-                && let Err(error) = self.journal.make_room(bytes)
-            {
-                self.poison(&format!("no new segment could be made: {error}"));
-                self.check_poison()?;
-            }
-        }
-        let count = staged.rows.len();
-        for (index, row) in staged.rows.into_iter().enumerate() {
-            let since = u32::try_from(row.seq - self.journal.next()).unwrap_or(u32::MAX);
-            let rest = u32::try_from(count - 1 - index).unwrap_or(u32::MAX);
-            let mark = Mark { seq: row.seq, since, rest };
-            encode_frame(&mut group.frames, self.journal.salt(), mark, &row.bytes);
-            self.pending.add(row.clone());
-            group.rows.push(row);
-        }
-        Ok(staged.answers)
-    }
-
-    fn plan(
-        &self,
-        expected: &[Expected],
-        events: &[NewEvent],
-        group: &Group,
-    ) -> Result<Staged, AppendError> {
-        self.view(group.rows.len() as u64).plan(expected, events, || self.clock.now())
-    }
-
-    fn check_poison(&self) -> Result<(), AppendError> {
         match &self.poisoned {
             Some(reason) => Err(AppendError::Poisoned { reason: reason.clone() }),
             None => Ok(()),
         }
     }
 
+    /// Takes a planned batch into the group.
+    fn stage(&mut self, rows: Vec<Row>) {
+        let count = rows.len();
+        let first = self.next - self.staged.leaves.len() as u64;
+        for (index, row) in rows.into_iter().enumerate() {
+            let since = u32::try_from(row.seq - first).unwrap_or(u32::MAX);
+            let rest = u32::try_from(count - 1 - index).unwrap_or(u32::MAX);
+            push_frame(&mut self.staged.frames, Mark { seq: row.seq, since, rest }, &row.bytes);
+            self.staged.leaves.push(Hash(*row.leaf.as_bytes()));
+            self.ids.add(hash_of(&row.id), row.seq);
+            let head = Head { head: (row.version, row.leaf), seq: row.seq };
+            match self.heads.get_mut(&row.stream) {
+                Some(place) => *place = head,
+                None => drop(self.heads.insert(row.stream, head)),
+            }
+            self.next += 1;
+        }
+    }
+}
+
+/// The log as a batch finds it.
+struct Now<'a> {
+    writer: &'a Writer,
+    state: &'a State,
+}
+
+impl Known for Now<'_> {
+    fn next(&self) -> u64 {
+        self.state.next
+    }
+
+    fn stream(&self, stream: &str) -> Result<Option<StreamHead>, AppendError> {
+        if let Some(found) = self.state.heads.get(stream) {
+            return Ok(Some(found.head));
+        }
+        let store = self.state.store.as_ref().ok_or(AppendError::Closed)?;
+        store.stream(stream).map_err(|error| AppendError::Store { reason: error.to_string() })
+    }
+
+    fn under(&self, id: &str) -> Result<Option<Envelope>, AppendError> {
+        for seq in self.state.ids.find(hash_of(id)) {
+            let event = self.writer.event(seq)?;
+            if event.id == id {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Writer {
+    fn hold(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held, save a clock or an encoder of somebody else's, and
+        // those run before anything is changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads an event that is durable.
+    fn event(&self, seq: u64) -> Result<Envelope, AppendError> {
+        let lost = |reason: String| AppendError::Store { reason };
+        let bytes = self.reader.raw(seq).map_err(|error| lost(error.to_string()))?;
+        let bytes = bytes.ok_or_else(|| lost(format!("event {seq} is not in the journal")))?;
+        codec::decode(&bytes).map_err(|source| AppendError::Codec { id: seq.to_string(), source })
+    }
+
+    /// Appends a batch and returns when it is durable.
+    pub(crate) fn append(
+        &self,
+        expected: &[Expected],
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<Appended>, AppendError> {
+        self.applier.wait_for_room(self.options.lag_events);
+        let mut state = self.hold();
+        loop {
+            state.check()?;
+            // An id that stands in a group on its way can be looked at when that is durable.
+            let known = self.shared.acknowledged();
+            let waits = |event: &NewEvent| {
+                known < state.next && state.ids.find(hash_of(&event.id)).any(|seq| seq >= known)
+            };
+            if !events.iter().any(waits) {
+                break;
+            }
+            let last = if state.staged.leaves.is_empty() { state.number - 1 } else { state.number };
+            state = self.wait_for(state, last)?;
+        }
+        let now = Now { writer: self, state: &state };
+        let staged = plan(&now, expected, events, || self.clock.now())?;
+        if staged.rows.is_empty() {
+            return Ok(staged.answers);
+        }
+        let bytes: u64 = staged.rows.iter().map(|row| row.bytes.len() as u64).sum();
+        self.check_space(&state, bytes + state.staged.frames.len() as u64)?;
+        state.stage(staged.rows);
+        let mine = state.number;
+        drop(self.wait_for(state, mine)?);
+        Ok(staged.answers)
+    }
+
+    /// Returns the last version of a stream, of durable events or such on their way.
+    pub(crate) fn version(&self, stream: &str) -> Result<Option<u64>, AppendError> {
+        let state = self.hold();
+        state.check()?;
+        let head = Now { writer: self, state: &state }.stream(stream)?;
+        Ok(head.map(|(version, _)| version))
+    }
+
+    /// Waits until a group is durable, writing it if nobody else does.
+    fn wait_for<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        group: u64,
+    ) -> Result<MutexGuard<'a, State>, AppendError> {
+        while state.durable <= group {
+            state.check()?;
+            state = match state.journal.take() {
+                Some(journal) => self.lead(state, journal),
+                None => self.turned.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        Ok(state)
+    }
+
+    /// Writes the staged group, with the lock let go meanwhile.
+    fn lead<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        mut journal: Journal,
+    ) -> MutexGuard<'a, State> {
+        let mut group = mem::take(&mut state.staged);
+        state.staged.frames = mem::take(&mut state.spare);
+        state.number += 1;
+        drop(state);
+        let device = self.options.device.as_ref();
+        let events = group.leaves.len() as u64;
+        let write = || journal.write(device, &mut group.frames, events);
+        // Others wait for this group: they must hear of its end whatever it is.
+        let written = match catch_unwind(AssertUnwindSafe(write)) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the write panicked".to_owned()),
+        };
+        let mut state = self.hold();
+        state.journal = Some(journal);
+        match written {
+            Ok(()) => {
+                state.durable += 1;
+                self.shared.publish(&group.leaves);
+                self.forget_heads(&mut state);
+            }
+            Err(reason) => drop(state.poisoned.get_or_insert(reason)),
+        }
+        group.frames.clear();
+        state.spare = group.frames;
+        self.turned.notify_all();
+        self.applier.wake();
+        state
+    }
+
+    /// Keeps the table of heads small: what the store has can be asked there again.
+    fn forget_heads(&self, state: &mut State) {
+        if state.heads.len() > HEADS {
+            let applied = self.applier.applied();
+            state.heads.retain(|_, head| head.seq >= applied);
+        }
+    }
+
     /// Refuses to begin what the disk may have no room for.
-    fn check_space(&self, bytes: u64) -> Result<(), AppendError> {
+    fn check_space(&self, state: &State, bytes: u64) -> Result<(), AppendError> {
         let needed = bytes.saturating_add(self.options.reserve_bytes);
+        // While a group is on its way its writer holds the file, and has asked already.
+        let Some(journal) = &state.journal else { return Ok(()) };
         // A file system that does not tell is not taken for a full one.
-        match free_bytes(self.journal.file()) {
+        match free_bytes(journal.file()) {
             Ok(free) if free < needed => Err(AppendError::DiskLow { free, needed }),
             _ => Ok(()),
         }
     }
 
-    fn poison(&mut self, reason: &str) {
-        self.poisoned.get_or_insert_with(|| reason.to_owned());
+    /// Brings the store up to the journal and makes it durable.
+    pub(crate) fn flush(&self) -> Result<(), CloseError> {
+        self.applier.flush().map_err(|reason| CloseError::Store { reason })
     }
 
-    /// Writes and syncs the group, answers its callers, and passes its events to the store.
-    fn commit(&mut self, group: &mut Group) {
-        let Group { frames, rows, answers } = mem::take(group);
-        if !rows.is_empty() && self.poisoned.is_none() {
-            let device = Arc::clone(&self.options.device);
-            let events = rows.len() as u64;
-            if let Err(error) = self.journal.write(device.as_ref(), &frames, events) {
-                self.poison(&error.to_string());
+    /// Ends appending, flushes the store, and lets the lock go. A second call does nothing.
+    pub(crate) fn close(&self) -> Result<(), CloseError> {
+        let mut state = self.hold();
+        if state.lock.is_none() {
+            return Err(CloseError::Closed);
+        }
+        // Batches that were staged before are written by those who wait for them.
+        while state.journal.is_none() || !state.staged.leaves.is_empty() {
+            if state.poisoned.is_some() {
+                break;
             }
+            state = self.turned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some(reason) = &self.poisoned {
-            for (reply, _) in answers {
-                let _ = reply.send(Err(AppendError::Poisoned { reason: reason.clone() }));
-            }
-            return;
-        }
-        let nodes: Vec<_> = rows.iter().map(|row| self.frontier.push(&row.bytes)).collect();
-        self.shared.publish(&self.frontier);
-        for (reply, answer) in answers {
-            let _ = reply.send(Ok(answer));
-        }
-        if !rows.is_empty() {
-            self.pass_on(rows, nodes);
-        }
+        let lock = state.lock.take();
+        drop((state.journal.take(), state.store.take()));
+        drop(state);
+        self.turned.notify_all();
+        let flushed = self.applier.end();
+        // The lock falls last, so that whoever takes it finds everything in its place.
+        drop(lock);
+        flushed.map_err(|reason| CloseError::Store { reason })
     }
+}
 
-    /// Passes events to the store. A store that fails takes no more of them; the journal goes on,
-    /// and what the store lacks is kept in memory for lookups.
-    fn pass_on(&mut self, mut rows: Vec<Row>, nodes: Vec<Vec<crate::merkle::Node>>) {
-        if self.stopped.is_some() {
-            return;
-        }
-        for (row, nodes) in rows.iter_mut().zip(nodes) {
-            self.unflushed_bytes += row.bytes.len() as u64;
-            row.nodes = nodes;
-        }
-        match self.store.apply(&rows) {
-            Ok(()) => self.pending.clear(),
-            Err(error) => self.stopped = Some(error.to_string()),
-        }
-        let due = self.store.applied() - self.store.flushed() >= self.options.flush_events
-            || self.unflushed_bytes >= self.options.flush_bytes;
-        if due && self.stopped.is_none() {
-            self.unflushed_bytes = 0;
-            if let Err(error) = self.store.flush(&self.frontier) {
-                self.stopped = Some(error.to_string());
-            }
-        }
-    }
-
-    fn flush(&mut self) -> Result<(), CloseError> {
-        if let Some(reason) = &self.stopped {
-            return Err(CloseError::Store { reason: reason.clone() });
-        }
-        if self.store.flushed() == self.frontier.size() && self.unflushed_bytes == 0 {
-            return Ok(());
-        }
-        self.unflushed_bytes = 0;
-        self.store.flush_noted(&self.frontier).map_err(|error| {
-            let reason = error.to_string();
-            self.stopped = Some(reason.clone());
-            CloseError::Store { reason }
-        })
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Nobody is left to hear about a failure, and the journal has everything.
+        let _ = self.close();
     }
 }

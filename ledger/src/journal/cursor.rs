@@ -65,9 +65,12 @@ pub(crate) struct Cursor {
     path: PathBuf,
     header: SegmentHeader,
     place: Place,
-    /// Bytes of the file from `place.offset - used` on.
+    /// Bytes of the file from `place.offset - used` on, up to `filled`.
     buffer: Vec<u8>,
     used: usize,
+    filled: usize,
+    /// Where nothing but zeros was found behind the last frame.
+    clean: Option<u64>,
 }
 
 impl Cursor {
@@ -94,6 +97,8 @@ impl Cursor {
             place: Place { offset: SEGMENT_HEADER as u64, seq: first, rest: Some(0) },
             buffer: Vec::new(),
             used: 0,
+            filled: 0,
+            clean: None,
         })
     }
 
@@ -108,8 +113,7 @@ impl Cursor {
     /// Goes to a place that was reached before; what stands there is read anew.
     pub(crate) fn go_to(&mut self, place: Place) {
         self.place = place;
-        self.buffer.clear();
-        self.used = 0;
+        (self.used, self.filled) = (0, 0);
     }
 
     /// Goes to event `seq`, which is known to begin at `offset`.
@@ -126,7 +130,7 @@ impl Cursor {
     /// Reads the next frame and goes behind it. Any other answer leaves the place as it is.
     pub(crate) fn step(&mut self) -> Result<Step, ReadError> {
         self.fill(FRAME_HEADER + EVENT_BYTES_MAX)?;
-        let bytes = self.buffer.get(self.used..).unwrap_or_default();
+        let bytes = self.buffer.get(self.used..self.filled).unwrap_or_default();
         let (mark, event) = match parse(self.header.salt, bytes) {
             Parsed::Frame(mark, event) => (mark, event),
             Parsed::End => return Ok(Step::End),
@@ -168,7 +172,14 @@ impl Cursor {
     /// A group is written at once and synced once. Of a group that was never synced, any page may
     /// have reached the disk without the ones before it; so a whole frame behind a hole proves
     /// damage only if it was written after the missing event had been synced.
-    pub(crate) fn tail(&self) -> Result<Tail, ReadError> {
+    pub(crate) fn tail(&mut self) -> Result<Tail, ReadError> {
+        // Whoever follows the log comes here again and again at the same place: that nothing lies
+        // farther behind was seen the first time, and writes begin at the place itself.
+        let far = if self.clean == Some(self.place.offset) { CHUNK as u64 } else { u64::MAX };
+        if self.is_zero(far)? {
+            self.clean = Some(self.place.offset);
+            return Ok(Tail::Clean);
+        }
         let bytes = self.remainder()?;
         let Some(last) = bytes.iter().rposition(|&byte| byte != 0) else {
             return Ok(Tail::Clean);
@@ -179,6 +190,24 @@ impl Cursor {
                 Parsed::Frame(mark, _) if mark.synced() > self.place.seq)
         });
         Ok(if damaged { Tail::Damaged } else { Tail::Torn { length: last as u64 + 1 } })
+    }
+
+    /// Tells whether there are only zeros from here to the end of the file, or for `far` bytes.
+    fn is_zero(&self, far: u64) -> Result<bool, ReadError> {
+        let failed = |source: io::Error| ReadError::Io { path: self.path.clone(), source };
+        let mut chunk = vec![0_u8; CHUNK];
+        let mut at = 0;
+        while at < far {
+            let read = read_into(&self.file, self.place.offset + at, &mut chunk).map_err(failed)?;
+            if chunk.get(..read).unwrap_or_default().iter().any(|&byte| byte != 0) {
+                return Ok(false);
+            }
+            if read < chunk.len() {
+                break;
+            }
+            at += read as u64;
+        }
+        Ok(true)
     }
 
     /// Returns the bytes from the present place to the end of the file.
@@ -207,15 +236,17 @@ impl Cursor {
 
     /// Makes at least `want` bytes available, or all up to the end of the file.
     fn fill(&mut self, want: usize) -> Result<(), ReadError> {
-        if self.buffer.len() - self.used >= want {
+        if self.filled - self.used >= want {
             return Ok(());
         }
-        self.buffer.drain(..self.used);
+        self.buffer.resize(CHUNK.max(2 * want), 0);
+        self.buffer.copy_within(self.used..self.filled, 0);
+        self.filled -= self.used;
         self.used = 0;
-        let from = self.place.offset + self.buffer.len() as u64;
-        let more = read_up_to(&self.file, from, want.max(CHUNK))
+        let from = self.place.offset + self.filled as u64;
+        let room = self.buffer.get_mut(self.filled..).unwrap_or_default();
+        self.filled += read_into(&self.file, from, room)
             .map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
-        self.buffer.extend_from_slice(&more);
         Ok(())
     }
 }
@@ -223,15 +254,21 @@ impl Cursor {
 /// Reads `length` bytes at `offset`, or fewer where the file ends.
 fn read_up_to(file: &File, offset: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0_u8; length];
+    let read = read_into(file, offset, &mut bytes)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+/// Fills `place` from `offset` on, or less of it where the file ends. Returns how much.
+fn read_into(file: &File, offset: u64, place: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
-    while let Some(place) = bytes.get_mut(filled..).filter(|place| !place.is_empty()) {
-        match file.read_at(place, offset + filled as u64) {
+    while let Some(rest) = place.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + filled as u64) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(filled);
-    Ok(bytes)
+    Ok(filled)
 }

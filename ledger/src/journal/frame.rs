@@ -77,19 +77,32 @@ impl Mark {
     }
 }
 
-/// Adds a frame to `out`.
+/// Adds a frame to `out`, sealed for the segment with that salt.
+#[cfg(test)]
 pub(crate) fn encode_frame(out: &mut Vec<u8>, salt: u32, mark: Mark, event: &[u8]) {
     let start = out.len();
+    push_frame(out, mark, event);
+    seal_frame(salt, out.get_mut(start..).unwrap_or_default());
+}
+
+/// Adds a frame to `out` whose checksum is still to be set: which segment it will stand in is
+/// known only when its group is written.
+pub(crate) fn push_frame(out: &mut Vec<u8>, mark: Mark, event: &[u8]) {
     // The writer refuses longer events long before they come here.
     let length = u32::try_from(event.len()).unwrap_or(u32::MAX);
+    out.reserve(FRAME_HEADER + event.len());
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&mark.seq.to_le_bytes());
     out.extend_from_slice(&mark.since.to_le_bytes());
     out.extend_from_slice(&mark.rest.to_le_bytes());
     out.extend_from_slice(event);
-    let sum = out.get(start..).map_or(0, |frame| checksum(salt, frame));
-    if let Some(place) = out.get_mut(start + 4..start + 8) {
+}
+
+/// Sets the checksum of a whole frame.
+pub(crate) fn seal_frame(salt: u32, frame: &mut [u8]) {
+    let sum = checksum(salt, frame);
+    if let Some(place) = frame.get_mut(4..8) {
         place.copy_from_slice(&sum.to_le_bytes());
     }
 }

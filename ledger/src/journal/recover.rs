@@ -37,7 +37,7 @@ pub(crate) fn recover(
         if floor > 0 {
             return Err(lost(dir, 0, 0, "the journal is empty, but events are known to exist"));
         }
-        let journal = Journal::begin(dir, 0, segment_bytes, segment_bytes).map_err(failed)?;
+        let journal = Journal::begin(dir, 0, segment_bytes).map_err(failed)?;
         return Ok((journal, None));
     };
     if all.first().is_some_and(|first| first.first != 0) {
@@ -120,6 +120,7 @@ fn open_last(
         offset: end.offset,
         size,
         next: end.seq,
+        spare: None,
     };
     Ok((journal, dropped))
 }

@@ -5,8 +5,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
-use super::frame::{SEGMENT_HEADER, SegmentHeader};
+use super::frame::{FRAME_HEADER, SEGMENT_HEADER, SegmentHeader, seal_frame};
 use super::segment_name;
 use crate::durable::sync_dir;
 
@@ -32,6 +33,9 @@ impl Device for Disk {
     }
 }
 
+/// How much larger than the first a segment may become.
+const GROWTH: u64 = 4;
+
 /// The open end of the journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
@@ -45,6 +49,28 @@ pub(crate) struct Journal {
     pub(super) size: u64,
     /// Number of the next event.
     pub(super) next: u64,
+    /// The file of the next segment, written full of zeros while this one fills.
+    pub(super) spare: Option<JoinHandle<io::Result<Spare>>>,
+}
+
+/// A synced file of zeros that will be a segment.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    file: File,
+    path: PathBuf,
+    size: u64,
+}
+
+impl Spare {
+    /// Makes the file under a name that opening sweeps away.
+    fn make(dir: &Path, size: u64) -> io::Result<Self> {
+        let path = dir.join("spare.new");
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        write_zeros(&file, 0, size)?;
+        file.sync_all()?;
+        Ok(Self { file, path, size })
+    }
 }
 
 impl Journal {
@@ -53,50 +79,24 @@ impl Journal {
         self.next
     }
 
-    /// Returns what frames of the present segment are salted with.
-    pub(crate) fn salt(&self) -> u32 {
-        self.header.salt
-    }
-
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
-    /// Tells whether `bytes` more fit into the present segment.
-    pub(crate) fn fits(&self, bytes: u64) -> bool {
-        self.offset.saturating_add(bytes) <= self.size
-    }
-
-    /// Makes room for `bytes`: begins a new segment, or enlarges one that is still empty.
-    pub(crate) fn make_room(&mut self, bytes: u64) -> io::Result<()> {
-        let needed = (SEGMENT_HEADER as u64).saturating_add(bytes).max(self.segment_bytes);
-        if self.next == self.header.first {
-            write_zeros(&self.file, self.size, needed)?;
-            self.file.sync_all()?;
-            self.size = needed;
-            return Ok(());
-        }
-        *self = Self::begin(&self.dir, self.next, needed, self.segment_bytes)?;
-        Ok(())
-    }
-
     /// Makes a new segment. Under its final name it always has its header and its zeros.
-    pub(super) fn begin(dir: &Path, first: u64, size: u64, segment_bytes: u64) -> io::Result<Self> {
+    pub(super) fn begin(dir: &Path, first: u64, segment_bytes: u64) -> io::Result<Self> {
+        let spare = Spare::make(dir, segment_bytes)?;
+        Self::begin_in(dir, first, segment_bytes, spare)
+    }
+
+    fn begin_in(dir: &Path, first: u64, segment_bytes: u64, spare: Spare) -> io::Result<Self> {
         let mut salt = [0_u8; 4];
         getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
         let header = SegmentHeader { salt: u32::from_le_bytes(salt), first };
-        let path = dir.join(segment_name(first));
-        let unfinished = path.with_extension("new");
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&unfinished)?;
+        let Spare { file, path, size } = spare;
         file.write_all_at(&header.encode(), 0)?;
-        write_zeros(&file, SEGMENT_HEADER as u64, size)?;
         file.sync_all()?;
-        fs::rename(&unfinished, &path)?;
+        fs::rename(&path, dir.join(segment_name(first)))?;
         sync_dir(dir)?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -106,23 +106,79 @@ impl Journal {
             offset: SEGMENT_HEADER as u64,
             size,
             next: first,
+            spare: None,
         })
     }
 
-    /// Writes a group of whole frames, `events` in all, and makes it durable.
+    /// Writes a group of whole frames, `events` in all, and makes it durable. A group never spans
+    /// segments: one that is too long for the rest of a segment makes the segment longer, or
+    /// begins the next one where little is left.
     ///
     /// After an error nobody knows what is on disk: the journal must be opened again.
     pub(crate) fn write(
         &mut self,
         device: &dyn Device,
-        group: &[u8],
+        group: &mut [u8],
         events: u64,
     ) -> io::Result<()> {
+        let room = self.size.saturating_sub(self.offset);
+        if (group.len() as u64) > room && room < self.size / 4 {
+            self.roll()?;
+        }
+        seal(self.header.salt, group);
         device.write(&self.file, group, self.offset)?;
         device.sync(&self.file)?;
         self.offset += group.len() as u64;
         self.next += events;
+        if self.spare.is_none() && self.offset > self.size / 2 {
+            self.prepare();
+        }
         Ok(())
+    }
+
+    /// Begins the next segment.
+    fn roll(&mut self) -> io::Result<()> {
+        let spare = match self.spare.take().map(JoinHandle::join) {
+            Some(Ok(Ok(spare))) => spare,
+            // What went wrong in the background is tried again here, where it can be told.
+            _ => Spare::make(&self.dir, self.next_size())?,
+        };
+        *self = Self::begin_in(&self.dir, self.next, self.segment_bytes, spare)?;
+        Ok(())
+    }
+
+    /// A long journal gets longer segments, so that rolling stays rare and a short one small.
+    fn next_size(&self) -> u64 {
+        self.size.saturating_mul(2).clamp(self.segment_bytes, self.segment_bytes * GROWTH)
+    }
+
+    /// Has the next segment's zeros written in the background.
+    fn prepare(&mut self) {
+        let (dir, size) = (self.dir.clone(), self.next_size());
+        let work = move || Spare::make(&dir, size);
+        let thread = std::thread::Builder::new().name("ledger-segment".to_owned());
+        // Without a thread the segment is made when it is needed.
+        self.spare = thread.spawn(work).ok();
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if let Some(Ok(Ok(spare))) = self.spare.take().map(JoinHandle::join) {
+            // Only a courtesy: opening sweeps it away too.
+            let _ = fs::remove_file(spare.path);
+        }
+    }
+}
+
+/// Sets the checksums of a group's frames.
+fn seal(salt: u32, group: &mut [u8]) {
+    let mut rest = group;
+    while let Some(length) = rest.first_chunk::<4>() {
+        let length = FRAME_HEADER + u32::from_le_bytes(*length) as usize;
+        let Some((frame, behind)) = rest.split_at_mut_checked(length) else { return };
+        seal_frame(salt, frame);
+        rest = behind;
     }
 }
 

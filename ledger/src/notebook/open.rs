@@ -1,26 +1,23 @@
-//! Recovery: bringing journal and store together.
+//! Recovery: bringing the journal and the copies behind it together.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex};
 
 use super::{Dropped, OpenError};
+use crate::applier::{Applier, ApplyError, Copies};
 use crate::checkpoint;
 use crate::clock::Clock;
-use crate::codec;
-use crate::durable::sync_dir;
-use crate::id::Digest;
+use crate::durable::{create_dir, sync_dir};
+use crate::ids::{IdFile, IdTable};
 use crate::journal::recover;
 use crate::layout::{Layout, Lock};
 use crate::merkle::Frontier;
-use crate::plan::Overlay;
 use crate::reader::{Reader, Shared};
-use crate::store::{Row, Store, StoreError};
-use crate::writer::{Options, Writer};
-
-/// Rows that are applied to the store at a time.
-const BATCH: usize = 512;
+use crate::store::{Store, Watermark};
+use crate::tree::Tiles;
+use crate::writer::{Options, State, Writer};
 
 /// What opening found and mended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,22 +26,32 @@ pub struct OpenReport {
     pub events: u64,
     /// An unfinished write at the end of the journal, which was dropped.
     pub dropped: Option<Dropped>,
-    /// The store was rebuilt from the journal.
+    /// The store, the tree or the table of request ids were rebuilt from the journal.
     pub rebuilt: Option<Rebuilt>,
     /// Events that the store had not made durable and was given again.
     pub reapplied: u64,
 }
 
-/// Why and how the store was rebuilt.
+/// Why and how the copies behind the journal were rebuilt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// What was wrong with it.
+    /// What was wrong.
     pub why: String,
-    /// Where the old one was put; none where there was none.
+    /// Where the old store was put; none where there was none, or it was sound.
     pub set_aside: Option<PathBuf>,
 }
 
-/// Opens everything that the writer owns.
+/// A notebook that is being brought together.
+struct Recovery<'a> {
+    layout: &'a Layout,
+    options: &'a Options,
+    /// Reads the journal as it stands.
+    reader: Reader,
+    table: IdTable,
+    report: OpenReport,
+}
+
+/// Opens everything that appending needs.
 pub(super) fn open(
     layout: &Layout,
     lock: Lock,
@@ -52,59 +59,144 @@ pub(super) fn open(
     options: Options,
 ) -> Result<(Writer, OpenReport), OpenError> {
     let found = find_store(layout);
-    let known = found.as_ref().map_or(0, Store::applied);
+    let known = found.as_ref().map_or(0, |(_, _, applied)| *applied);
     // A checkpoint is signed after the events that it covers were durable.
-    let signed = checkpoint::latest_size(layout).unwrap_or(0);
-    let floor = known.max(signed);
-    let (journal, dropped) = recover(&layout.journal(), options.segment_bytes, floor)?;
-    let mut report = OpenReport { events: journal.next(), dropped, ..OpenReport::default() };
-    let reader = Reader::over(layout.clone(), None);
-    let mut store = match found {
-        Ok(store) => {
-            agree(&store, &reader)?;
-            report.reapplied = journal.next().saturating_sub(store.flushed());
-            store
-        }
-        Err(why) => {
-            let set_aside = set_aside(&layout.store())
-                .map_err(|source| OpenError::Io { path: layout.store(), source })?;
-            // A notebook that was just made has no store to miss.
-            if journal.next() > 0 || set_aside.is_some() {
-                report.rebuilt = Some(Rebuilt { why: why.to_string(), set_aside });
-            }
-            Store::create(&layout.store()).map_err(|error| failed(layout, &error))?
-        }
+    let signed = checkpoint::latest(layout).map_or(0, |(size, _)| size);
+    let (journal, dropped) = recover(&layout.journal(), options.segment_bytes, known.max(signed))?;
+    let mut recovery = Recovery {
+        layout,
+        options: &options,
+        reader: Reader::over(layout.clone(), None),
+        table: IdTable::default(),
+        report: OpenReport { events: journal.next(), dropped, ..OpenReport::default() },
     };
-    let frontier = catch_up(&mut store, &reader, &options, layout)?;
-    let shared = Arc::new(Shared::default());
-    shared.publish(&frontier);
+    let (store, mark) = recovery.store(found)?;
+    let mut copies = recovery.copies(store, mark)?;
+    recovery.catch_up(&mut copies, mark)?;
+    let Recovery { table, report, .. } = recovery;
+    let shared = Arc::new(Shared::begin(copies.frontier.clone()));
+    let reader = Reader::over(layout.clone(), Some(Arc::clone(&shared)));
+    let store = copies.store.clone();
+    let frames = reader.frames(copies.applied());
+    let applier = Applier::start(copies, frames, Arc::clone(&shared))
+        .map_err(|source| OpenError::Io { path: layout.dir().to_owned(), source })?;
     let writer = Writer {
         clock,
         options,
-        journal,
-        store,
-        frontier,
         shared,
-        _lock: lock,
-        pending: Overlay::default(),
-        poisoned: None,
-        stopped: None,
-        unflushed_bytes: 0,
+        applier,
+        reader,
+        state: Mutex::new(State::new(journal, store, table, lock)),
+        turned: Condvar::new(),
     };
     Ok((writer, report))
 }
 
-fn failed(layout: &Layout, error: &StoreError) -> OpenError {
-    OpenError::Store { path: layout.store(), reason: error.to_string() }
+fn failed(layout: &Layout, error: ApplyError) -> OpenError {
+    match error {
+        ApplyError::Read(error) => error.into(),
+        ApplyError::Decode { seq, source } => {
+            OpenError::Corrupt { path: layout.journal(), offset: 0, seq, what: source.to_string() }
+        }
+        error => OpenError::Store { path: layout.store(), reason: error.to_string() },
+    }
 }
 
 /// Opens the store, or says why it cannot be used.
-fn find_store(layout: &Layout) -> Result<Store, String> {
+fn find_store(layout: &Layout) -> Result<(Store, Watermark, u64), String> {
     let path = layout.store();
     if !path.exists() {
         return Err("it is missing".to_owned());
     }
     Store::open(&path).map_err(|error| error.to_string())
+}
+
+impl Recovery<'_> {
+    /// Takes the store up, or sets it aside and makes a new one.
+    fn store(
+        &mut self,
+        found: Result<(Store, Watermark, u64), String>,
+    ) -> Result<(Store, Option<Watermark>), OpenError> {
+        let path = self.layout.store();
+        let why = match found {
+            Ok((store, mark, _)) => {
+                agree(&store, mark, &self.reader)?;
+                return Ok((store, Some(mark)));
+            }
+            Err(why) => why,
+        };
+        let set_aside =
+            set_aside(&path).map_err(|source| OpenError::Io { path: path.clone(), source })?;
+        // A notebook that was just made has no store to miss.
+        if self.report.events > 0 || set_aside.is_some() {
+            self.report.rebuilt = Some(Rebuilt { why, set_aside });
+        }
+        let store = Store::create(&path)
+            .map_err(|error| OpenError::Store { path, reason: error.to_string() })?;
+        Ok((store, None))
+    }
+
+    /// Takes up tree and request ids where they agree with the store's watermark, or begins all
+    /// three from the first event again.
+    fn copies(&mut self, store: Store, mark: Option<Watermark>) -> Result<Copies, OpenError> {
+        let tree = self.layout.tree();
+        let io = |source| OpenError::Io { path: tree.clone(), source };
+        create_dir(&tree).map_err(io)?;
+        let mut tiles = Tiles::open(&tree).map_err(io)?;
+        let flush_events = self.options.flush_events;
+        if let Some(mark) = mark {
+            let add = |seq, hash| self.table.add(hash, seq);
+            let ids = IdFile::open(&self.layout.ids(), mark.size, add).map_err(io)?;
+            let ids = ids.filter(|ids| ids.sum() == mark.ids);
+            let frontier = tiles.frontier_at(mark.size).ok();
+            let frontier = frontier.filter(|frontier| frontier.root() == mark.root);
+            if let (Some(ids), Some(frontier)) = (ids, frontier) {
+                tiles.truncate(mark.size).map_err(io)?;
+                let flushed = mark.size;
+                return Ok(Copies { store, tiles, ids, frontier, flushed, flush_events });
+            }
+            let why = "the tree or the request ids do not fit the store's watermark".to_owned();
+            self.report.rebuilt.get_or_insert(Rebuilt { why, set_aside: None });
+        }
+        self.table = IdTable::default();
+        tiles.truncate(0).map_err(io)?;
+        let ids = IdFile::open(&self.layout.ids(), 0, |_, _| ()).map_err(io)?;
+        let ids = ids.ok_or_else(|| io(io::Error::other("request ids cannot be written")))?;
+        let frontier = Frontier::default();
+        Ok(Copies { store, tiles, ids, frontier, flushed: 0, flush_events })
+    }
+
+    /// Gives the copies every event since the last completed flush, also those that they seem to
+    /// have.
+    fn catch_up(&mut self, copies: &mut Copies, mark: Option<Watermark>) -> Result<(), OpenError> {
+        let layout = self.layout;
+        self.report.reapplied = self.report.events.saturating_sub(copies.applied());
+        // Where the tree is built again though the store was sound, both must come to one root.
+        let mut remembered = mark.filter(|mark| mark.size > copies.applied());
+        let mut frames = self.reader.frames(copies.applied());
+        let table = &mut self.table;
+        loop {
+            let taken = copies.take(&mut frames, |seq, hash| table.add(hash, seq));
+            if taken.map_err(|error| failed(layout, error))? == 0 {
+                break;
+            }
+            if let Some(mark) = remembered.take_if(|mark| mark.size <= copies.applied())
+                && copies.tiles.root_at(mark.size).ok() != Some(mark.root)
+            {
+                let what = "the events before it have another root than the store remembers";
+                return Err(OpenError::Corrupt {
+                    path: layout.journal(),
+                    offset: 0,
+                    seq: mark.size,
+                    what: what.to_owned(),
+                });
+            }
+        }
+        if copies.flushed < copies.applied() {
+            copies.flush().map_err(|error| failed(layout, error))?;
+        }
+        Ok(())
+    }
 }
 
 /// Moves a store out of the way.
@@ -127,8 +219,8 @@ fn set_aside(path: &Path) -> io::Result<Option<PathBuf>> {
 
 /// Checks that journal and store hold the same event where the store was last flushed. Both have
 /// passed their own checks, so if they differ, one was changed on purpose: neither is trusted.
-fn agree(store: &Store, reader: &Reader) -> Result<(), OpenError> {
-    let Some(last) = store.flushed().checked_sub(1) else { return Ok(()) };
+fn agree(store: &Store, mark: Watermark, reader: &Reader) -> Result<(), OpenError> {
+    let Some(last) = mark.size.checked_sub(1) else { return Ok(()) };
     let path = reader.dir().join("store");
     let kept = store
         .event(last)
@@ -136,54 +228,6 @@ fn agree(store: &Store, reader: &Reader) -> Result<(), OpenError> {
     if kept == reader.raw(last)? {
         return Ok(());
     }
-    Err(OpenError::Corrupt {
-        path,
-        offset: 0,
-        seq: last,
-        what: "journal and store hold different bytes for it".to_owned(),
-    })
-}
-
-/// Gives the store every event since its last completed flush, also those that it seems to have.
-fn catch_up(
-    store: &mut Store,
-    reader: &Reader,
-    options: &Options,
-    layout: &Layout,
-) -> Result<Frontier, OpenError> {
-    let from = store.flushed();
-    let mut frontier = store.frontier(from).map_err(|error| failed(layout, &error))?;
-    let mut frames = reader.frames(from);
-    let mut rows = Vec::with_capacity(BATCH);
-    while let Some(frame) = frames.next_frame()? {
-        let seq = frame.mark.seq;
-        let event = codec::decode(&frame.event).map_err(|error| OpenError::Corrupt {
-            path: layout.journal(),
-            offset: frame.offset,
-            seq,
-            what: error.to_string(),
-        })?;
-        let nodes = frontier.push(&frame.event);
-        rows.push(Row {
-            seq,
-            id: event.id,
-            stream: event.stream,
-            version: event.version,
-            digest: Digest::of(&frame.event),
-            bytes: frame.event,
-            nodes,
-        });
-        if rows.len() == BATCH {
-            store.apply(&rows).map_err(|error| failed(layout, &error))?;
-            rows.clear();
-            if store.applied() - store.flushed() >= options.flush_events {
-                store.flush(&frontier).map_err(|error| failed(layout, &error))?;
-            }
-        }
-    }
-    store.apply(&rows).map_err(|error| failed(layout, &error))?;
-    if store.flushed() < frontier.size() {
-        store.flush_noted(&frontier).map_err(|error| failed(layout, &error))?;
-    }
-    Ok(frontier)
+    let what = "journal and store hold different bytes for it".to_owned();
+    Err(OpenError::Corrupt { path, offset: 0, seq: last, what })
 }

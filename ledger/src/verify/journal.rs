@@ -1,38 +1,43 @@
-//! Walking through the journal's stored bytes, past damage where there is some.
+//! What the journal's stored bytes add up to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::thread;
-use std::time::Duration;
 
+use tlog_tiles::Hash;
+
+use super::segment::{Item, Said, Seen, SegmentScan};
 use super::{VerifyError, VerifyReport};
 use crate::blob::bodies_in;
 use crate::catalogue::CheckpointSigned;
-use crate::codec;
 use crate::event::{Envelope, Facts};
 use crate::id::Digest;
-use crate::journal::{Cursor, Frame, Segment, Step, Tail, segments};
+use crate::journal::{Segment, segments};
 use crate::layout::Layout;
-use crate::merkle::{Frontier, Nodes};
-use crate::reader::ReadError;
+use crate::merkle::Frontier;
 
-/// How often the end is looked at again while somebody may be writing there.
-const PATIENCE: u32 = 40;
+/// Leaves from one tree that is kept to the next.
+const STRIDE: u64 = 4096;
+/// Segments that may be read ahead of the one that is looked at.
+const AHEAD: usize = 4;
 
 /// What the journal holds.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Scan {
-    /// Digest of the stored bytes of every sound event.
-    pub(super) events: BTreeMap<u64, Digest>,
-    /// Last version and digest by stream.
-    pub(super) streams: BTreeMap<String, (u64, Digest)>,
-    /// Event by request id.
-    pub(super) ids: BTreeMap<String, u64>,
+    /// Leaf hashes of the sound events, in runs without gaps.
+    runs: Vec<(u64, Vec<Hash>)>,
+    /// Last version and leaf hash by stream.
+    pub(super) streams: HashMap<String, (u64, Digest)>,
+    /// Event by hash of its request id.
+    pub(super) ids: HashMap<u64, u64>,
     /// Bodies by digest: the first event that names each, and the lengths that were said.
     pub(super) bodies: BTreeMap<Digest, (u64, BTreeSet<u64>)>,
     pub(super) checkpoints: Vec<(u64, CheckpointSigned)>,
     pub(super) first: Option<Envelope>,
     frontier: Frontier,
-    nodes: Nodes,
+    /// The tree at every [`STRIDE`]th event before the first that is damaged.
+    trees: Vec<Frontier>,
     /// Number of the next event.
     next: u64,
     /// Some events could not be read, so that what refers to them cannot be checked.
@@ -49,15 +54,12 @@ impl Scan {
         let mut scan = Self::default();
         // Listed once: what a writer appends to later segments is not part of this verification.
         let all = segments(&layout.journal())?;
-        for (index, segment) in all.iter().enumerate() {
-            let last = index + 1 == all.len();
-            report.segments += 1;
-            scan.segment(segment, last.then_some(live), report)?;
-        }
-        if report.segments == 0 {
+        report.segments = all.len() as u64;
+        if all.is_empty() {
             report.wrong(None, layout.journal().display().to_string(), "there is no segment");
         }
-        report.events = scan.events.len() as u64;
+        read_all(&all, live, |segment, read| scan.segment(segment, read, report))?;
+        report.events = scan.runs.iter().map(|(_, leaves)| leaves.len() as u64).sum();
         Ok(scan)
     }
 
@@ -68,7 +70,24 @@ impl Scan {
 
     /// Returns the root over the first `size` events, if they are all sound.
     pub(super) fn root_at(&self, size: u64) -> Option<Digest> {
-        self.nodes.root_at(size)
+        if size > self.sound() {
+            return None;
+        }
+        let kept = usize::try_from(size / STRIDE).ok()?;
+        let mut tree = self.trees.get(kept).cloned().unwrap_or_default();
+        let leaves = self.runs.first().map(|(_, leaves)| leaves.as_slice()).unwrap_or_default();
+        let from = usize::try_from(tree.size()).ok()?;
+        leaves
+            .get(from..usize::try_from(size).ok()?)?
+            .iter()
+            .for_each(|&leaf| tree.push_leaf(leaf));
+        Some(tree.root())
+    }
+
+    /// Returns the leaf hash of an event that is sound.
+    pub(super) fn leaf(&self, seq: u64) -> Option<Hash> {
+        let (first, leaves) = self.runs.iter().rfind(|(first, _)| *first <= seq)?;
+        leaves.get(usize::try_from(seq - first).ok()?).copied()
     }
 
     /// Returns how many events lie before the first that is damaged.
@@ -81,93 +100,27 @@ impl Scan {
         self.next
     }
 
-    /// Reads one segment; `last` is `Some(live)` for the last one.
-    fn segment(
-        &mut self,
-        segment: &Segment,
-        last: Option<bool>,
-        report: &mut VerifyReport,
-    ) -> Result<(), VerifyError> {
+    /// Takes up what was read of a segment.
+    fn segment(&mut self, segment: &Segment, read: SegmentScan, report: &mut VerifyReport) {
         let where_ = segment.path.display().to_string();
         if segment.first != self.next {
             self.missing(segment.first, &where_, report);
         }
-        let mut cursor = match Cursor::open(&segment.path, segment.first) {
-            Ok(cursor) => cursor,
-            Err(ReadError::Corrupt { seq, what, .. }) => {
-                report.wrong(Some(seq), where_, what);
-                self.gap = true;
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let mut batch = Vec::new();
-        let mut start = cursor.place();
-        let patience = if last == Some(true) { PATIENCE } else { 0 };
-        let mut waits = patience;
-        loop {
-            let what = match cursor.step()? {
-                Step::Frame(frame) => {
-                    let ends = frame.mark.rest == 0;
-                    batch.push(frame);
-                    if ends {
-                        for frame in batch.drain(..) {
-                            self.event(&frame, &where_, report);
-                        }
-                        start = cursor.place();
-                        waits = patience;
-                    }
-                    continue;
+        for item in read.items {
+            match item {
+                Item::Event(seen) => self.event(seen, &read.streams, &where_, report),
+                Item::Damage { seq, what } => {
+                    report.wrong(Some(seq), &where_, what);
+                    self.gap = true;
                 }
-                Step::End if batch.is_empty() && cursor.tail()? == Tail::Clean => return Ok(()),
-                Step::End => "nothing stands here",
-                Step::Invalid(what) | Step::Misplaced(what) => what,
-            };
-            if waits > 0 {
-                // Perhaps a write in progress: what is read again later is not.
-                waits -= 1;
-                thread::sleep(Duration::from_millis(5));
-                cursor.go_to(start);
-                batch.clear();
-                continue;
+                Item::Resume(found) => {
+                    if found > self.next + 1 {
+                        self.missing(found, &where_, report);
+                    }
+                    self.begin_again(found);
+                }
             }
-            if !self.pass_damage(&mut cursor, &mut batch, &where_, what, report)? {
-                return Ok(());
-            }
-            start = cursor.place();
         }
-    }
-
-    /// Reports damage and goes on behind it. `false` where nothing sound follows.
-    fn pass_damage(
-        &mut self,
-        cursor: &mut Cursor,
-        batch: &mut Vec<Frame>,
-        where_: &str,
-        what: &str,
-        report: &mut VerifyReport,
-    ) -> Result<bool, VerifyError> {
-        let place = cursor.place();
-        let unfinished = cursor.tail()? != Tail::Damaged;
-        let mut text = format!("at byte {}: {what}", place.offset);
-        if unfinished {
-            text.push_str("; an unfinished write (opening the notebook drops it), or damage");
-        }
-        report.wrong(Some(place.seq), where_, text);
-        // Events of the batch before the damage are sound by themselves.
-        for frame in batch.drain(..) {
-            self.event(&frame, where_, report);
-        }
-        self.gap = true;
-        if !cursor.skip_damage()? {
-            return Ok(false);
-        }
-        let found = cursor.place().seq;
-        if found > place.seq + 1 {
-            self.missing(found, where_, report);
-        }
-        self.begin_again(found);
-        Ok(true)
     }
 
     /// Reports that the events up to `found` are not there.
@@ -185,27 +138,41 @@ impl Scan {
     }
 
     /// Checks one event and takes note of it.
-    fn event(&mut self, frame: &Frame, where_: &str, report: &mut VerifyReport) {
-        let seq = frame.mark.seq;
-        let digest = Digest::of(&frame.event);
-        self.next = seq + 1;
-        self.events.insert(seq, digest);
-        if !self.gap {
-            let nodes = self.frontier.push(&frame.event);
-            self.nodes.extend(&nodes);
+    fn event(&mut self, seen: Seen, streams: &[String], where_: &str, report: &mut VerifyReport) {
+        let Seen { seq, leaf, said } = seen;
+        match self.runs.last_mut() {
+            Some((first, leaves)) if *first + leaves.len() as u64 == seq => leaves.push(leaf),
+            _ => self.runs.push((seq, vec![leaf])),
         }
-        let event = match codec::decode(&frame.event) {
-            Ok(event) => event,
-            Err(error) => {
-                report.wrong(Some(seq), where_, error.to_string());
-                return;
+        self.next = seq + 1;
+        if !self.gap {
+            if self.frontier.size().is_multiple_of(STRIDE) {
+                self.trees.push(self.frontier.clone());
             }
+            self.frontier.push_leaf(leaf);
+        }
+        let said = match said {
+            Ok(said) => said,
+            Err(what) => return report.wrong(Some(seq), where_, what),
         };
-        for what in self.contradictions(seq, &event) {
+        let stream = streams.get(said.stream).map(String::as_str).unwrap_or_default();
+        for what in self.contradictions(seq, stream, &said) {
             report.wrong(Some(seq), where_, what);
         }
-        self.streams.insert(event.stream.clone(), (event.version, digest));
-        self.ids.insert(event.id.clone(), seq);
+        let head = (said.version, Digest::from_bytes(leaf.0));
+        match self.streams.get_mut(stream) {
+            Some(place) => *place = head,
+            None => drop(self.streams.insert(stream.to_owned(), head)),
+        }
+        self.ids.insert(said.id, seq);
+        if let Some(event) = said.whole {
+            self.whole(*event, where_, report);
+        }
+    }
+
+    /// Takes note of an event that names bodies or is about the record itself.
+    fn whole(&mut self, event: Envelope, where_: &str, report: &mut VerifyReport) {
+        let seq = event.seq;
         for body in bodies_in(&event.facts) {
             let entry = self.bodies.entry(body.digest).or_insert((seq, BTreeSet::new()));
             entry.1.insert(body.length);
@@ -222,36 +189,74 @@ impl Scan {
     }
 
     /// Says what in an event contradicts the events before it.
-    fn contradictions(&self, seq: u64, event: &Envelope) -> Vec<String> {
+    fn contradictions(&self, seq: u64, stream: &str, said: &Said) -> Vec<String> {
         let mut wrong = Vec::new();
-        if event.seq != seq {
-            wrong.push(format!("the event says that it is number {}", event.seq));
+        if said.seq != seq {
+            wrong.push(format!("the event says that it is number {}", said.seq));
         }
-        match self.streams.get(&event.stream) {
-            Some((version, digest)) => {
-                if event.version != version + 1 {
-                    wrong.push(format!(
-                        "version {} of stream {} follows version {version}",
-                        event.version, event.stream
-                    ));
+        let version = said.version;
+        match self.streams.get(stream) {
+            Some((before, leaf)) => {
+                if before.checked_add(1) != Some(version) {
+                    wrong.push(format!("version {version} of stream {stream} follows {before}"));
                 }
-                if event.prev != Some(*digest) {
+                if said.prev != Some(*leaf) {
                     wrong.push(format!(
-                        "the digest of the event before it in stream {} is not that of its bytes",
-                        event.stream
+                        "the digest of the event before it in stream {stream} is not that of its \
+                         bytes"
                     ));
                 }
             }
             None if self.gap => {}
             None => {
-                if event.version != 0 || event.prev.is_some() {
-                    wrong.push(format!("stream {} does not begin with it", event.stream));
+                if version != 0 || said.prev.is_some() {
+                    wrong.push(format!("stream {stream} does not begin with it"));
                 }
             }
         }
-        if let Some(earlier) = self.ids.get(&event.id) {
-            wrong.push(format!("its id {:?} is that of event {earlier}", event.id));
+        if let Some(earlier) = self.ids.get(&said.id) {
+            wrong.push(format!("its id is that of event {earlier}"));
         }
         wrong
     }
+}
+
+/// Reads segments side by side and hands them on in order.
+fn read_all(
+    all: &[Segment],
+    live: bool,
+    mut take: impl FnMut(&Segment, SegmentScan),
+) -> Result<(), VerifyError> {
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(all.len()).max(1);
+    let turn = AtomicUsize::new(0);
+    let (send, receive) = sync_channel(AHEAD);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            let (send, turn) = (send.clone(), &turn);
+            scope.spawn(move || {
+                loop {
+                    let index = turn.fetch_add(1, Ordering::Relaxed);
+                    let Some(segment) = all.get(index) else { return };
+                    let read = SegmentScan::read(segment, live && index + 1 == all.len());
+                    // Nobody listens any more when another segment could not be read at all.
+                    if send.send((index, read)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        let mut early = BTreeMap::new();
+        let mut next = 0;
+        for (index, read) in receive {
+            early.insert(index, read?);
+            while let Some(read) = early.remove(&next) {
+                if let Some(segment) = all.get(next) {
+                    take(segment, read);
+                }
+                next += 1;
+            }
+        }
+        Ok(())
+    })
 }

@@ -1,10 +1,13 @@
 //! Comparing the store with the journal.
 
+use tlog_tiles::record_hash;
+
 use super::VerifyReport;
 use super::journal::Scan;
-use crate::id::Digest;
+use crate::ids::IdFile;
 use crate::layout::{Layout, Lock, LockError};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Watermark};
+use crate::tree::Tiles;
 
 /// Takes the notebook's lock, or says why the store is left alone.
 pub(super) fn hold(layout: &Layout) -> Result<Lock, String> {
@@ -15,7 +18,7 @@ pub(super) fn hold(layout: &Layout) -> Result<Lock, String> {
     })
 }
 
-/// Compares everything in the store, and says how it came out.
+/// Compares everything in the store, the tree and the request ids, and says how it came out.
 pub(super) fn compare(layout: &Layout, scan: &Scan, report: &mut VerifyReport) -> String {
     let path = layout.store();
     if !path.exists() {
@@ -24,10 +27,12 @@ pub(super) fn compare(layout: &Layout, scan: &Scan, report: &mut VerifyReport) -
     }
     let before = report.damage.len();
     let where_ = path.display().to_string();
-    let outcome = Store::open(&path).and_then(|store| {
-        compare_events(&store, scan, &where_, report)?;
-        compare_index(&store, scan, &where_, report)?;
-        Ok(store.applied())
+    let outcome = Store::open(&path).and_then(|(store, mark, applied)| {
+        compare_events(&store, (scan, applied), &where_, report)?;
+        compare_heads(&store, (scan, applied), &where_, report)?;
+        compare_tree(layout, scan, mark, report);
+        compare_ids(layout, scan, mark, report);
+        Ok(applied)
     });
     match outcome {
         Err(error) => {
@@ -44,11 +49,10 @@ pub(super) fn compare(layout: &Layout, scan: &Scan, report: &mut VerifyReport) -
 /// Compares the stored bytes of every event.
 fn compare_events(
     store: &Store,
-    scan: &Scan,
+    (scan, applied): (&Scan, u64),
     where_: &str,
     report: &mut VerifyReport,
 ) -> Result<(), StoreError> {
-    let applied = store.applied();
     if applied > scan.end() {
         let what = format!("the store has {applied} events, the journal ends before");
         report.wrong(Some(scan.end()), where_, what);
@@ -62,7 +66,7 @@ fn compare_events(
             report.wrong(Some(expected), where_, "the store lacks it");
         }
         expected = seq + 1;
-        if scan.events.get(&seq).is_some_and(|digest| *digest != Digest::of(bytes)) {
+        if scan.leaf(seq).is_some_and(|leaf| leaf != record_hash(bytes)) {
             report.wrong(Some(seq), where_, "journal and store hold different bytes for it");
         }
     })?;
@@ -72,31 +76,66 @@ fn compare_events(
     Ok(())
 }
 
-/// Compares tree, request ids and stream heads.
-fn compare_index(
+/// Compares where streams stand.
+fn compare_heads(
     store: &Store,
-    scan: &Scan,
+    (scan, applied): (&Scan, u64),
     where_: &str,
     report: &mut VerifyReport,
 ) -> Result<(), StoreError> {
-    let applied = store.applied();
-    if applied <= scan.sound() {
-        let root = store.frontier(applied)?.root();
-        if scan.root_at(applied) != Some(root) {
-            report.wrong(None, where_, format!("its tree over {applied} events is another"));
-        }
+    if applied != scan.end() {
+        return Ok(());
     }
-    for (id, &seq) in scan.ids.iter().filter(|(_, seq)| **seq < applied) {
-        if store.seq_of(id)? != Some(seq) {
-            report.wrong(Some(seq), where_, format!("it is not found under its id {id:?}"));
-        }
-    }
-    if applied == scan.end() {
-        for (stream, head) in &scan.streams {
-            if store.stream(stream)? != Some(*head) {
-                report.wrong(None, where_, format!("the head of stream {stream} is another"));
-            }
+    for (stream, head) in &scan.streams {
+        if store.stream(stream)? != Some(*head) {
+            report.wrong(None, where_, format!("the head of stream {stream} is another"));
         }
     }
     Ok(())
+}
+
+/// Compares every leaf in the tiles, and their root at the watermark.
+fn compare_tree(layout: &Layout, scan: &Scan, mark: Watermark, report: &mut VerifyReport) {
+    let where_ = layout.tree().display().to_string();
+    let rebuilt = "it is rebuilt when the notebook is opened";
+    if let Some(root) = scan.root_at(mark.size)
+        && root != mark.root
+    {
+        let what = format!("the store's root over {} events is another", mark.size);
+        report.wrong(None, layout.store().display().to_string(), what);
+    }
+    let tiles = match Tiles::open_read_only(&layout.tree()) {
+        Ok(tiles) => tiles,
+        Err(error) => return report.wrong(None, where_, format!("{error}; {rebuilt}")),
+    };
+    if tiles.root_at(mark.size).ok() != Some(mark.root) {
+        let what = format!("it does not come to the root over {} events; {rebuilt}", mark.size);
+        report.wrong(None, &where_, what);
+    }
+    let held = tiles.size().min(scan.end());
+    let outcome = tiles.visit_leaves(held, |seq, leaf| {
+        if scan.leaf(seq).is_some_and(|sound| sound != leaf) {
+            report.wrong(Some(seq), &where_, "the tree has another hash for it");
+        }
+    });
+    if let Err(error) = outcome {
+        report.wrong(None, where_, format!("{error}; {rebuilt}"));
+    }
+}
+
+/// Compares the hashes of the request ids.
+fn compare_ids(layout: &Layout, scan: &Scan, mark: Watermark, report: &mut VerifyReport) {
+    let where_ = layout.ids().display().to_string();
+    let rebuilt = "it is rebuilt when the notebook is opened";
+    let mut other = None;
+    let read = IdFile::read(&layout.ids(), mark.size, |seq, hash| {
+        if scan.leaf(seq).is_some() && scan.ids.get(&hash) != Some(&seq) {
+            other.get_or_insert(seq);
+        }
+    });
+    match read {
+        Ok(Some(file)) if file.sum() == mark.ids => {}
+        Ok(_) => report.wrong(other, &where_, format!("it does not fit the store; {rebuilt}")),
+        Err(error) => report.wrong(None, where_, format!("{error}; {rebuilt}")),
+    }
 }

@@ -156,17 +156,13 @@ fn a_shortened_journal_is_found() {
 #[test]
 fn a_damaged_store_is_found() {
     let dir = sample();
-    let store = crate::store::Store::open(&dir.path().join("store")).unwrap();
-    drop(store);
-    let mut changed = crate::store::Store::open(&dir.path().join("store")).unwrap();
-    let row = crate::store::Row {
+    let (changed, _, _) = crate::store::Store::open(&dir.path().join("store")).unwrap();
+    let row = crate::store::Applied {
         seq: 9,
-        id: "last".to_owned(),
-        stream: "s/one".to_owned(),
+        stream: "s/one",
         version: 3,
-        digest: Digest::of(b"x"),
-        bytes: b"other bytes".to_vec(),
-        nodes: Vec::new(),
+        leaf: Digest::of(b"x"),
+        bytes: b"other bytes",
     };
     changed.apply(&[row]).unwrap();
     drop(changed);
