@@ -4,6 +4,7 @@
 //! it does not hold. Appending waits only when they are very far behind. When one of them fails,
 //! all stop where they are until the notebook is opened again; the journal goes on.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,9 @@ use crate::tree::{Tiles, TreeError};
 
 /// Events that are applied at a time.
 const BATCH: usize = 512;
-/// How long events may gather before they are applied.
+/// Events that may gather before they are applied in any case.
+const GATHERED: u64 = 65_536;
+/// How long nothing may come before what has gathered is applied.
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Says why the copies behind the journal stopped.
@@ -37,6 +40,8 @@ pub(crate) enum ApplyError {
     Tree(#[from] TreeError),
     #[error("the tree or the request ids: {0}")]
     Io(#[from] io::Error),
+    #[error("event {seq} was acknowledged, but the journal ends before it")]
+    Short { seq: u64 },
     #[error("event {seq}: {source}")]
     Decode { seq: u64, source: CodecError },
 }
@@ -52,62 +57,75 @@ pub(crate) struct Copies {
     pub(crate) flush_events: u64,
 }
 
+/// What a copy needs to know of an event beside its bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Note {
+    pub(crate) leaf: Hash,
+    /// Hash of the request id.
+    pub(crate) id: u64,
+    pub(crate) stream: Arc<str>,
+    pub(crate) version: u64,
+}
+
+impl Note {
+    /// Takes the note from an event's stored bytes.
+    fn of(frame: &Frame) -> Result<Self, ApplyError> {
+        let event = codec::outline(&frame.event)
+            .map_err(|source| ApplyError::Decode { seq: frame.mark.seq, source })?;
+        Ok(Self {
+            leaf: record_hash(&frame.event),
+            id: hash_of(event.id),
+            stream: event.stream.into(),
+            version: event.version,
+        })
+    }
+}
+
 impl Copies {
     /// Returns how many events they hold.
     pub(crate) fn applied(&self) -> u64 {
         self.frontier.size()
     }
 
-    /// Takes up the next frames, at most [`BATCH`]; `seen` is told of each with the hash of its
-    /// id. Returns how many there were.
-    pub(crate) fn take(
+    /// Takes up the next frames, at most [`BATCH`], as they stand in the journal; `seen` is told
+    /// of each with the hash of its id. Returns how many there were.
+    pub(crate) fn catch_up(
         &mut self,
         frames: &mut Frames,
         mut seen: impl FnMut(u64, u64),
     ) -> Result<usize, ApplyError> {
-        let mut batch = Vec::with_capacity(BATCH);
-        while batch.len() < BATCH {
-            let Some(frame) = frames.next_frame()? else { break };
-            batch.push(frame);
+        let batch = read_batch(frames, BATCH)?;
+        let notes = batch.iter().map(Note::of).collect::<Result<Vec<_>, _>>()?;
+        for (frame, note) in batch.iter().zip(&notes) {
+            seen(frame.mark.seq, note.id);
         }
-        self.apply(&batch, &mut seen)?;
+        self.apply(&batch, &notes)?;
+        Ok(batch.len())
+    }
+
+    /// Takes up events with what is known of them, and flushes where that is due.
+    fn apply(&mut self, batch: &[Frame], notes: &[Note]) -> Result<(), ApplyError> {
+        let rows: Vec<_> = batch
+            .iter()
+            .zip(notes)
+            .map(|(frame, note)| Applied {
+                seq: frame.mark.seq,
+                stream: &note.stream,
+                version: note.version,
+                leaf: Digest::from_bytes(note.leaf.0),
+                bytes: &frame.event,
+            })
+            .collect();
+        let leaves: Vec<Hash> = notes.iter().map(|note| note.leaf).collect();
+        self.tiles.append(&leaves)?;
+        self.ids.append(&notes.iter().map(|note| note.id).collect::<Vec<_>>())?;
+        self.store.apply(&rows)?;
+        leaves.into_iter().for_each(|leaf| self.frontier.push_leaf(leaf));
         if self.applied() - self.flushed >= self.flush_events {
             self.sync()?;
             self.store.flush(self.mark())?;
             self.flushed = self.applied();
         }
-        Ok(batch.len())
-    }
-
-    fn apply(
-        &mut self,
-        batch: &[Frame],
-        seen: &mut impl FnMut(u64, u64),
-    ) -> Result<(), ApplyError> {
-        let mut rows = Vec::with_capacity(batch.len());
-        let mut leaves = Vec::with_capacity(batch.len());
-        let mut hashes = Vec::with_capacity(batch.len());
-        for frame in batch {
-            let seq = frame.mark.seq;
-            let event = codec::outline(&frame.event)
-                .map_err(|source| ApplyError::Decode { seq, source })?;
-            let leaf: Hash = record_hash(&frame.event);
-            let hash = hash_of(event.id);
-            seen(seq, hash);
-            leaves.push(leaf);
-            hashes.push(hash);
-            rows.push(Applied {
-                seq,
-                stream: event.stream,
-                version: event.version,
-                leaf: Digest::from_bytes(leaf.0),
-                bytes: &frame.event,
-            });
-        }
-        self.tiles.append(&leaves)?;
-        self.ids.append(&hashes)?;
-        self.store.apply(&rows)?;
-        leaves.into_iter().for_each(|leaf| self.frontier.push_leaf(leaf));
         Ok(())
     }
 
@@ -146,6 +164,8 @@ struct Desk {
 
 #[derive(Default)]
 struct Orders {
+    /// Of the events that were acknowledged and not applied yet, in order.
+    notes: VecDeque<Note>,
     /// Flushes that were asked for, and those that were made.
     asked: u64,
     made: u64,
@@ -158,6 +178,30 @@ struct Orders {
 impl Desk {
     fn hold(&self) -> MutexGuard<'_, Orders> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether a flush or the end was asked for.
+    fn is_ordered(&self) -> bool {
+        let orders = self.hold();
+        orders.end || orders.asked > orders.made
+    }
+
+    /// Lets a burst of appends pass by before it is applied: on a small machine both would take
+    /// turns. Ends when nothing more came for a while, when much has gathered, or when ordered.
+    fn gather(&self) {
+        let mut before = self.lag();
+        while before < GATHERED {
+            let orders = self.hold();
+            if orders.end || orders.asked > orders.made {
+                return;
+            }
+            drop(self.changed.wait_timeout(orders, GATHER));
+            let lag = self.lag();
+            if lag == before {
+                return;
+            }
+            before = lag;
+        }
     }
 
     fn lag(&self) -> u64 {
@@ -184,6 +228,15 @@ impl Applier {
     /// Returns how many events were applied.
     pub(crate) fn applied(&self) -> u64 {
         self.desk.applied.load(Ordering::Acquire)
+    }
+
+    /// Hands over what is known of events that are durable now.
+    pub(crate) fn note(&self, notes: &[Note]) {
+        let mut orders = self.desk.hold();
+        // Where nothing is applied any more, nothing is kept for it.
+        if orders.stopped.is_none() {
+            orders.notes.extend(notes.iter().cloned());
+        }
     }
 
     /// Tells the thread that there is something to do, if it sleeps.
@@ -237,6 +290,16 @@ impl Applier {
     }
 }
 
+/// Reads the next `most` events, or fewer where the log ends.
+fn read_batch(frames: &mut Frames, most: usize) -> Result<Vec<Frame>, ApplyError> {
+    let mut batch = Vec::with_capacity(most);
+    while batch.len() < most {
+        let Some(frame) = frames.next_frame()? else { break };
+        batch.push(frame);
+    }
+    Ok(batch)
+}
+
 /// Applies what was acknowledged until it is told to end, or something fails.
 fn run(desk: &Desk, mut copies: Copies, mut frames: Frames) {
     let outcome = follow(desk, &mut copies, &mut frames);
@@ -245,6 +308,7 @@ fn run(desk: &Desk, mut copies: Copies, mut frames: Frames) {
     let mut orders = desk.hold();
     if let Err(error) = outcome {
         orders.stopped = Some(error.to_string());
+        orders.notes = VecDeque::new();
     }
     orders.ended = true;
     desk.changed.notify_all();
@@ -253,7 +317,18 @@ fn run(desk: &Desk, mut copies: Copies, mut frames: Frames) {
 fn follow(desk: &Desk, copies: &mut Copies, frames: &mut Frames) -> Result<(), ApplyError> {
     loop {
         while desk.lag() > 0 {
-            copies.take(frames, |_, _| ())?;
+            let notes: Vec<Note> = {
+                let mut orders = desk.hold();
+                // Notes come before the acknowledgement, so there may be more of them.
+                let count = usize::try_from(desk.lag()).unwrap_or(BATCH).min(BATCH);
+                let count = count.min(orders.notes.len());
+                orders.notes.drain(..count).collect()
+            };
+            let batch = read_batch(frames, notes.len())?;
+            if batch.len() < notes.len() {
+                return Err(ApplyError::Short { seq: copies.applied() + batch.len() as u64 });
+            }
+            copies.apply(&batch, &notes)?;
             desk.applied.store(copies.applied(), Ordering::Release);
             // Whoever waits for room looks again; taken under the lock, so that none misses it.
             let _held = desk.hold();
@@ -272,11 +347,8 @@ fn follow(desk: &Desk, copies: &mut Copies, frames: &mut Frames) -> Result<(), A
             }
             (orders.asked, orders.end)
         };
-        let made = desk.hold().made;
-        if asked == made && !end {
-            // One append rarely comes alone.
-            let orders = desk.hold();
-            let _ = desk.changed.wait_timeout(orders, GATHER);
+        if !desk.is_ordered() {
+            desk.gather();
             continue;
         }
         if desk.lag() > 0 {

@@ -28,7 +28,10 @@ pub enum CodecError {
 /// # Errors
 /// When a field has no MessagePack form.
 pub fn encode(envelope: &Envelope) -> Result<Vec<u8>, CodecError> {
-    Ok(rmp_serde::to_vec_named(envelope)?)
+    // Room for a usual event, so that it does not move while it grows.
+    let mut bytes = Vec::with_capacity(1536);
+    rmp_serde::encode::write_named(&mut bytes, envelope)?;
+    Ok(bytes)
 }
 
 /// Decodes stored bytes.

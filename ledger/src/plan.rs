@@ -8,6 +8,7 @@ use tlog_tiles::record_hash;
 use crate::codec;
 use crate::event::{EVENT_BYTES_MAX, Envelope, NewEvent};
 use crate::id::Digest;
+use crate::ids::hash_of;
 use crate::notebook::{AppendError, Appended, Expected};
 
 /// Most bytes that a request id or a stream's name may have.
@@ -22,8 +23,8 @@ pub(crate) trait Known {
     fn next(&self) -> u64;
     /// Returns where a stream stands, or `None` where it does not exist.
     fn stream(&self, stream: &str) -> Result<Option<StreamHead>, AppendError>;
-    /// Returns the event that was appended under a request id.
-    fn under(&self, id: &str) -> Result<Option<Envelope>, AppendError>;
+    /// Returns the event that was appended under a request id of that hash.
+    fn under(&self, id: &str, hash: u64) -> Result<Option<Envelope>, AppendError>;
 }
 
 /// An event that has its place and its bytes.
@@ -31,6 +32,8 @@ pub(crate) trait Known {
 pub(crate) struct Row {
     pub(crate) seq: u64,
     pub(crate) id: String,
+    /// Hash of the id.
+    pub(crate) hash: u64,
     pub(crate) stream: String,
     pub(crate) version: u64,
     /// RFC 6962 leaf hash of the bytes.
@@ -63,19 +66,19 @@ pub(crate) fn plan(
     let mut repeated = Vec::with_capacity(events.len());
     for event in &events {
         check_names(event)?;
-        repeated.push(match known.under(&event.id)? {
-            Some(earlier) => Some(same(event, &earlier)?),
-            None => None,
-        });
+        let hash = hash_of(&event.id);
+        let earlier = known.under(&event.id, hash)?;
+        let earlier = earlier.map(|earlier| same(event, &earlier)).transpose()?;
+        repeated.push((hash, earlier));
     }
     // A batch that is wholly there already was acknowledged, or should have been: the caller
     // who repeats it gets its numbers, not a conflict with itself.
-    if repeated.iter().any(Option::is_none) {
+    if repeated.iter().any(|(_, earlier)| earlier.is_none()) {
         check_expected(known, expected)?;
     }
     let mut staged = Staged::default();
     let mut own = Own::default();
-    for (event, repeated) in events.into_iter().zip(repeated) {
+    for (event, (hash, repeated)) in events.into_iter().zip(repeated) {
         if let Some(seq) = repeated {
             staged.answers.push(Appended::Duplicate(seq));
             continue;
@@ -91,7 +94,7 @@ pub(crate) fn plan(
             Some(&head) => Some(head),
             None => known.stream(&event.stream)?,
         };
-        let row = place(event, seq, head, now())?;
+        let row = place(event, (seq, hash), head, now())?;
         own.streams.insert(row.stream.clone(), (row.version, row.leaf));
         own.ids.insert(row.id.clone(), staged.rows.len());
         staged.rows.push(row);
@@ -128,7 +131,7 @@ fn same(event: &NewEvent, earlier: &Envelope) -> Result<u64, AppendError> {
 /// Gives an event its place and its bytes.
 fn place(
     event: NewEvent,
-    seq: u64,
+    (seq, hash): (u64, u64),
     head: Option<StreamHead>,
     at: DateTime<Utc>,
 ) -> Result<Row, AppendError> {
@@ -158,7 +161,7 @@ fn place(
         return Err(AppendError::TooLarge { id, bytes: bytes.len(), max: EVENT_BYTES_MAX });
     }
     let leaf = Digest::from_bytes(record_hash(&bytes).0);
-    Ok(Row { seq, id, stream, version, leaf, bytes })
+    Ok(Row { seq, id, hash, stream, version, leaf, bytes })
 }
 
 fn check_names(event: &NewEvent) -> Result<(), AppendError> {

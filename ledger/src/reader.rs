@@ -99,9 +99,9 @@ impl Shared {
     }
 
     /// Takes up events that are now durable.
-    pub(crate) fn publish(&self, leaves: &[Hash]) {
+    pub(crate) fn publish(&self, leaves: impl Iterator<Item = Hash>) {
         let mut held = locked(&self.frontier);
-        leaves.iter().for_each(|&leaf| held.push_leaf(leaf));
+        leaves.for_each(|leaf| held.push_leaf(leaf));
         self.acknowledged.store(held.size(), Ordering::Release);
     }
 
@@ -342,6 +342,10 @@ impl Frames {
     }
 
     fn advance_in(&mut self, first: u64, cursor: &mut Cursor) -> Result<bool, ReadError> {
+        if self.read_batch(first, cursor)?.is_ok() {
+            return Ok(true);
+        }
+        // What was read ahead may be older than what stands there now.
         let Err(stop) = self.read_batch(first, cursor)? else {
             return Ok(true);
         };

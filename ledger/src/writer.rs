@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use tlog_tiles::Hash;
 
-use crate::applier::Applier;
+use crate::applier::{Applier, Note};
 use crate::clock::Clock;
 use crate::codec;
 use crate::durable::free_bytes;
@@ -75,7 +75,7 @@ pub(crate) struct State {
     /// `None` once the notebook is closed.
     pub(crate) store: Option<Store>,
     pub(crate) ids: IdTable,
-    pub(crate) heads: HashMap<String, Head>,
+    pub(crate) heads: HashMap<Arc<str>, Head>,
     /// Number of the next event, staged ones counted.
     pub(crate) next: u64,
     /// The group that is being staged, and its number.
@@ -86,8 +86,8 @@ pub(crate) struct State {
     pub(crate) poisoned: Option<String>,
     /// `None` once the notebook is closed.
     pub(crate) lock: Option<Lock>,
-    /// The frames of the last group, kept for their memory.
-    spare: Vec<u8>,
+    /// The last group, emptied, kept for its memory.
+    spare: Group,
 }
 
 /// Where a stream stands, and which event says so.
@@ -101,7 +101,7 @@ pub(crate) struct Head {
 #[derive(Default)]
 pub(crate) struct Group {
     frames: Vec<u8>,
-    leaves: Vec<Hash>,
+    notes: Vec<Note>,
 }
 
 impl State {
@@ -118,7 +118,7 @@ impl State {
             durable: 0,
             poisoned: None,
             lock: Some(lock),
-            spare: Vec::new(),
+            spare: Group::default(),
         }
     }
 
@@ -135,20 +135,32 @@ impl State {
     /// Takes a planned batch into the group.
     fn stage(&mut self, rows: Vec<Row>) {
         let count = rows.len();
-        let first = self.next - self.staged.leaves.len() as u64;
+        let first = self.next - self.staged.notes.len() as u64;
         for (index, row) in rows.into_iter().enumerate() {
             let since = u32::try_from(row.seq - first).unwrap_or(u32::MAX);
             let rest = u32::try_from(count - 1 - index).unwrap_or(u32::MAX);
             push_frame(&mut self.staged.frames, Mark { seq: row.seq, since, rest }, &row.bytes);
-            self.staged.leaves.push(Hash(*row.leaf.as_bytes()));
-            self.ids.add(hash_of(&row.id), row.seq);
+            self.ids.add(row.hash, row.seq);
             let head = Head { head: (row.version, row.leaf), seq: row.seq };
-            match self.heads.get_mut(&row.stream) {
-                Some(place) => *place = head,
-                None => drop(self.heads.insert(row.stream, head)),
-            }
+            let stream = self.head(row.stream, head);
+            let (leaf, id, version) = (Hash(*row.leaf.as_bytes()), row.hash, row.version);
+            self.staged.notes.push(Note { leaf, id, stream, version });
             self.next += 1;
         }
+    }
+
+    /// Notes where a stream stands, and returns its name.
+    fn head(&mut self, stream: String, head: Head) -> Arc<str> {
+        if let Some((name, _)) = self.heads.get_key_value(stream.as_str()) {
+            let name = Arc::clone(name);
+            if let Some(place) = self.heads.get_mut(&name) {
+                *place = head;
+            }
+            return name;
+        }
+        let name: Arc<str> = stream.into();
+        self.heads.insert(Arc::clone(&name), head);
+        name
     }
 }
 
@@ -171,8 +183,8 @@ impl Known for Now<'_> {
         store.stream(stream).map_err(|error| AppendError::Store { reason: error.to_string() })
     }
 
-    fn under(&self, id: &str) -> Result<Option<Envelope>, AppendError> {
-        for seq in self.state.ids.find(hash_of(id)) {
+    fn under(&self, id: &str, hash: u64) -> Result<Option<Envelope>, AppendError> {
+        for seq in self.state.ids.find(hash) {
             let event = self.writer.event(seq)?;
             if event.id == id {
                 return Ok(Some(event));
@@ -215,7 +227,7 @@ impl Writer {
             if !events.iter().any(waits) {
                 break;
             }
-            let last = if state.staged.leaves.is_empty() { state.number - 1 } else { state.number };
+            let last = if state.staged.notes.is_empty() { state.number - 1 } else { state.number };
             state = self.wait_for(state, last)?;
         }
         let now = Now { writer: self, state: &state };
@@ -261,12 +273,12 @@ impl Writer {
         mut state: MutexGuard<'a, State>,
         mut journal: Journal,
     ) -> MutexGuard<'a, State> {
-        let mut group = mem::take(&mut state.staged);
-        state.staged.frames = mem::take(&mut state.spare);
+        let spare = mem::take(&mut state.spare);
+        let mut group = mem::replace(&mut state.staged, spare);
         state.number += 1;
         drop(state);
         let device = self.options.device.as_ref();
-        let events = group.leaves.len() as u64;
+        let events = group.notes.len() as u64;
         let write = || journal.write(device, &mut group.frames, events);
         // Others wait for this group: they must hear of its end whatever it is.
         let written = match catch_unwind(AssertUnwindSafe(write)) {
@@ -279,13 +291,16 @@ impl Writer {
         match written {
             Ok(()) => {
                 state.durable += 1;
-                self.shared.publish(&group.leaves);
+                // Handed over first: what is acknowledged must be known to the applier.
+                self.applier.note(&group.notes);
+                self.shared.publish(group.notes.iter().map(|note| note.leaf));
                 self.forget_heads(&mut state);
             }
             Err(reason) => drop(state.poisoned.get_or_insert(reason)),
         }
         group.frames.clear();
-        state.spare = group.frames;
+        group.notes.clear();
+        state.spare = group;
         self.turned.notify_all();
         self.applier.wake();
         state
@@ -323,7 +338,7 @@ impl Writer {
             return Err(CloseError::Closed);
         }
         // Batches that were staged before are written by those who wait for them.
-        while state.journal.is_none() || !state.staged.leaves.is_empty() {
+        while state.journal.is_none() || !state.staged.notes.is_empty() {
             if state.poisoned.is_some() {
                 break;
             }

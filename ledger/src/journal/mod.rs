@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use cursor::{Cursor, Frame, Place, Step, Tail};
 #[cfg(test)]
 pub(crate) use frame::encode_frame;
-pub(crate) use frame::{FRAME_HEADER, Mark, push_frame};
+pub(crate) use frame::{Mark, push_frame};
 pub use recover::Dropped;
 pub(crate) use recover::recover;
 pub(crate) use write::{Device, Disk, Journal};

@@ -120,6 +120,7 @@ fn open_last(
         offset: end.offset,
         size,
         next: end.seq,
+        groups: (0, 0),
         spare: None,
     };
     Ok((journal, dropped))

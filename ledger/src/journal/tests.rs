@@ -5,6 +5,7 @@ use std::fs;
 use proptest::prelude::*;
 
 use super::frame::{Parsed, SEGMENT_HEADER, SegmentHeader, parse};
+use super::frame::FRAME_HEADER;
 use super::*;
 use crate::reader::{Frames, Reader};
 

@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use super::frame::{FRAME_HEADER, SEGMENT_HEADER, SegmentHeader, seal_frame};
 use super::segment_name;
 use crate::durable::sync_dir;
@@ -35,6 +37,9 @@ impl Device for Disk {
 
 /// How much larger than the first a segment may become.
 const GROWTH: u64 = 4;
+/// Mean bytes of a group from which on the next segment is not filled with zeros: zeros make the
+/// sync of a small group cheap, but beside large groups they only take half of the disk's rate.
+const LARGE_GROUP: u64 = 32 * 1024;
 
 /// The open end of the journal.
 #[derive(Debug)]
@@ -49,11 +54,13 @@ pub(crate) struct Journal {
     pub(super) size: u64,
     /// Number of the next event.
     pub(super) next: u64,
-    /// The file of the next segment, written full of zeros while this one fills.
+    /// Groups in this segment since it was begun or opened, and their bytes.
+    pub(super) groups: (u64, u64),
+    /// The file of the next segment, made while this one fills.
     pub(super) spare: Option<JoinHandle<io::Result<Spare>>>,
 }
 
-/// A synced file of zeros that will be a segment.
+/// A synced file that reads as zeros and will be a segment.
 #[derive(Debug)]
 pub(crate) struct Spare {
     file: File,
@@ -62,12 +69,15 @@ pub(crate) struct Spare {
 }
 
 impl Spare {
-    /// Makes the file under a name that opening sweeps away.
-    fn make(dir: &Path, size: u64) -> io::Result<Self> {
+    /// Makes the file under a name that opening sweeps away. `written` says whether its zeros
+    /// are written, or its space is only set aside where the file system can do that.
+    fn make(dir: &Path, size: u64, written: bool) -> io::Result<Self> {
         let path = dir.join("spare.new");
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-        write_zeros(&file, 0, size)?;
+        if written || fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
+            write_zeros(&file, 0, size)?;
+        }
         file.sync_all()?;
         Ok(Self { file, path, size })
     }
@@ -85,7 +95,7 @@ impl Journal {
 
     /// Makes a new segment. Under its final name it always has its header and its zeros.
     pub(super) fn begin(dir: &Path, first: u64, segment_bytes: u64) -> io::Result<Self> {
-        let spare = Spare::make(dir, segment_bytes)?;
+        let spare = Spare::make(dir, segment_bytes, true)?;
         Self::begin_in(dir, first, segment_bytes, spare)
     }
 
@@ -106,6 +116,7 @@ impl Journal {
             offset: SEGMENT_HEADER as u64,
             size,
             next: first,
+            groups: (0, 0),
             spare: None,
         })
     }
@@ -130,6 +141,7 @@ impl Journal {
         device.sync(&self.file)?;
         self.offset += group.len() as u64;
         self.next += events;
+        self.groups = (self.groups.0 + 1, self.groups.1 + group.len() as u64);
         if self.spare.is_none() && self.offset > self.size / 2 {
             self.prepare();
         }
@@ -141,7 +153,7 @@ impl Journal {
         let spare = match self.spare.take().map(JoinHandle::join) {
             Some(Ok(Ok(spare))) => spare,
             // What went wrong in the background is tried again here, where it can be told.
-            _ => Spare::make(&self.dir, self.next_size())?,
+            _ => Spare::make(&self.dir, self.next_size(), self.writes_zeros())?,
         };
         *self = Self::begin_in(&self.dir, self.next, self.segment_bytes, spare)?;
         Ok(())
@@ -152,10 +164,14 @@ impl Journal {
         self.size.saturating_mul(2).clamp(self.segment_bytes, self.segment_bytes * GROWTH)
     }
 
-    /// Has the next segment's zeros written in the background.
+    fn writes_zeros(&self) -> bool {
+        self.groups.1 < self.groups.0.saturating_mul(LARGE_GROUP)
+    }
+
+    /// Has the next segment made in the background.
     fn prepare(&mut self) {
-        let (dir, size) = (self.dir.clone(), self.next_size());
-        let work = move || Spare::make(&dir, size);
+        let (dir, size, written) = (self.dir.clone(), self.next_size(), self.writes_zeros());
+        let work = move || Spare::make(&dir, size, written);
         let thread = std::thread::Builder::new().name("ledger-segment".to_owned());
         // Without a thread the segment is made when it is needed.
         self.spare = thread.spawn(work).ok();

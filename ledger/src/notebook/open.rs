@@ -176,7 +176,7 @@ impl Recovery<'_> {
         let mut frames = self.reader.frames(copies.applied());
         let table = &mut self.table;
         loop {
-            let taken = copies.take(&mut frames, |seq, hash| table.add(hash, seq));
+            let taken = copies.catch_up(&mut frames, |seq, hash| table.add(hash, seq));
             if taken.map_err(|error| failed(layout, error))? == 0 {
                 break;
             }
