@@ -1,17 +1,21 @@
 //! The command line: arguments, output, exit codes.
 
 mod catalog;
+mod checkpoint;
 mod compare;
 mod completions;
 mod dataset;
 mod demo;
 mod eval;
+mod export;
 mod gate;
 mod ingest;
 mod init;
+mod key;
 mod log;
 mod model;
 mod promote;
+mod prove;
 mod replay;
 mod search;
 mod serve;
@@ -106,6 +110,14 @@ enum Command {
     Why(why::Args),
     /// Verify that nobody edited the record
     Verify(verify::Args),
+    /// Sign size and root of the log, and send that elsewhere
+    Checkpoint(checkpoint::Args),
+    /// Write a proof that an event is in the signed log
+    Prove(prove::Args),
+    /// Show or replace the signing key
+    Key(key::Args),
+    /// Write the log out for others
+    Export(export::Args),
     /// List events
     Log(log::Args),
     /// Show one event
@@ -293,6 +305,10 @@ fn dispatch(cli: Cli) -> Result<Output, AppError> {
         Command::Replay(args) => replay::run(globals, args),
         Command::Why(args) => why::run(globals, args),
         Command::Verify(args) => verify::run(globals, args),
+        Command::Checkpoint(args) => checkpoint::run(globals, args),
+        Command::Prove(args) => prove::run(globals, args),
+        Command::Key(args) => key::run(globals, args),
+        Command::Export(args) => export::run(globals, args),
         Command::Log(args) => log::run(globals, args),
         Command::Show(args) => show::run(globals, args),
         Command::Demo(args) => demo::run(globals, args),

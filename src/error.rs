@@ -94,6 +94,12 @@ pub enum AppError {
     /// A checkpoint cannot be signed or read.
     #[error(transparent)]
     Checkpoint(#[from] ledger::CheckpointError),
+    /// There is no proof, or one proves nothing.
+    #[error(transparent)]
+    Proof(#[from] ledger::ProofError),
+    /// The log cannot be written out.
+    #[error(transparent)]
+    Export(#[from] ledger::ExportError),
     /// The facts of an event are not of their kind.
     #[error(transparent)]
     Facts(#[from] ledger::event::FactsError),
@@ -201,7 +207,14 @@ impl AppError {
             Self::Search(_) => Kind::Usage,
             Self::Verify(ledger::VerifyError::Read(source)) => read_kind(source),
             Self::Verify(_) => Kind::Storage,
+            Self::Checkpoint(ledger::CheckpointError::Key { .. }) => Kind::NotFound,
+            Self::Checkpoint(ledger::CheckpointError::Forked { .. }) => Kind::Diverged,
             Self::Manifest(_) | Self::Facts(_) | Self::Checkpoint(_) => Kind::Damaged,
+            Self::Proof(error) | Self::Export(ledger::ExportError::Proof(error)) => {
+                proof_kind(error)
+            }
+            Self::Export(ledger::ExportError::Read(source)) => read_kind(source),
+            Self::Export(_) => Kind::Storage,
             Self::Fold(_) | Self::Json(_) => Kind::Internal,
         }
     }
@@ -273,6 +286,15 @@ fn read_kind(error: &ledger::ReadError) -> Kind {
     match error {
         ledger::ReadError::NotANotebook { .. } => Kind::NotFound,
         ledger::ReadError::Io { .. } => Kind::Storage,
+        _ => Kind::Damaged,
+    }
+}
+
+fn proof_kind(error: &ledger::ProofError) -> Kind {
+    match error {
+        ledger::ProofError::NotCovered { .. } => Kind::NotFound,
+        ledger::ProofError::Malformed { .. } => Kind::Input,
+        ledger::ProofError::Read(source) => read_kind(source),
         _ => Kind::Damaged,
     }
 }

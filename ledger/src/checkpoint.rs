@@ -4,12 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::SigningKey;
-use signed_note::{Note, StandardSigner, StandardVerifier, VerifierList};
+use signed_note::{Note, Signer, StandardVerifier, VerifierList};
 use tlog_tiles::Hash;
 
-use crate::durable::write_file;
+use crate::base64::unbase64;
+use crate::durable::{create_dir, write_file};
 use crate::id::Digest;
+use crate::keys::{Key, KeyHistory, ROTATES_TO};
 use crate::layout::{Config, Layout};
 use crate::notebook::AppendError;
 use crate::reader::{Head, ReadError};
@@ -39,6 +40,19 @@ pub enum CheckpointError {
         /// What is wrong.
         what: String,
     },
+    /// The folder has seen a log that this one does not extend.
+    #[error(
+        "{} covers {size} events that this log of {sent} does not extend: one of the two was \
+         rewritten or cut; keep both and verify them", path.display()
+    )]
+    Forked {
+        /// The checkpoint in the folder.
+        path: PathBuf,
+        /// Events that it covers.
+        size: u64,
+        /// Events that the sent one covers.
+        sent: u64,
+    },
     /// The event could not be appended.
     #[error("the checkpoint could not be recorded: {0}")]
     Append(#[from] Box<AppendError>),
@@ -66,80 +80,45 @@ pub struct SignedCheckpoint {
     pub note: String,
 }
 
-/// A key's public side.
-#[derive(Clone, Debug)]
-pub(crate) struct KeyNames {
-    pub(crate) origin: String,
-}
-
-/// Makes the notebook's signing key, or takes up the one that an interrupted creation left.
-pub(crate) fn make_key(layout: &Layout) -> Result<KeyNames, CheckpointError> {
-    let path = layout.signing_key();
-    if !path.exists() {
-        let mut seed = [0_u8; 32];
-        getrandom::fill(&mut seed).map_err(|error| CheckpointError::Io {
-            path: path.clone(),
-            source: io::Error::other(error.to_string()),
-        })?;
-        let key = SigningKey::from_bytes(&seed);
-        let origin = origin_of(&key);
-        let verifier = signed_note::new_ed25519_verifier_key(&origin, &key.verifying_key());
-        // "PRIVATE+KEY+<name>+<id>+<base64 of algorithm byte and seed>", as note tools write it.
-        let id = verifier.split('+').nth(1).unwrap_or_default();
-        let mut secret = vec![1_u8];
-        secret.extend_from_slice(&seed);
-        let text = format!("PRIVATE+KEY+{origin}+{id}+{}\n", base64(&secret));
-        write_file(&path, text.as_bytes(), 0o600)
-            .map_err(|source| CheckpointError::Io { path: path.clone(), source })?;
-    }
-    let key = read_key(&path)?;
-    Ok(KeyNames { origin: key.0 })
-}
-
-/// Names a key: "ledger/" and the first 12 digits of the SHA-256 of its public half.
-fn origin_of(key: &SigningKey) -> String {
-    format!("ledger/{}", Digest::of(key.verifying_key().as_bytes()).short())
-}
-
-/// Reads the key file: name, text for the signer, and seed.
-fn read_key(path: &Path) -> Result<(String, String, SigningKey), CheckpointError> {
-    let wrong = |what: &str| CheckpointError::Key { path: path.to_owned(), what: what.to_owned() };
-    let text = fs::read_to_string(path)
-        .map_err(|source| CheckpointError::Io { path: path.to_owned(), source })?;
-    let text = text.trim();
-    let mut parts = text.splitn(5, '+');
-    let (name, secret) = match (parts.next(), parts.next(), parts.next(), parts.nth(1)) {
-        (Some("PRIVATE"), Some("KEY"), Some(name), Some(secret)) => (name, secret),
-        _ => return Err(wrong("not a note signing key")),
-    };
-    let secret = unbase64(secret).ok_or_else(|| wrong("the key is not base64"))?;
-    let seed: [u8; 32] = match secret.split_first() {
-        Some((1, seed)) => seed.try_into().map_err(|_| wrong("the key has not 32 bytes"))?,
-        _ => return Err(wrong("not an Ed25519 key")),
-    };
-    Ok((name.to_owned(), text.to_owned(), SigningKey::from_bytes(&seed)))
-}
-
-/// Returns the verifier key that belongs to the notebook's signing key.
-pub(crate) fn verifier_key(layout: &Layout) -> Result<String, CheckpointError> {
-    let (name, _, key) = read_key(&layout.signing_key())?;
-    Ok(signed_note::new_ed25519_verifier_key(&name, &key.verifying_key()))
-}
-
-/// Signs a head.
+/// Signs a head with the notebook's key.
 pub(crate) fn sign(layout: &Layout, head: Head) -> Result<SignedCheckpoint, CheckpointError> {
-    let path = layout.signing_key();
-    let wrong = |what: String| CheckpointError::Key { path: path.clone(), what };
-    let (name, text, _) = read_key(&path)?;
+    let key = own_key(layout)?;
+    signed(&key.name, head, "", &[&key.signer()?])
+}
+
+/// Signs a head with the present and the next key; an extension line names the next one, so that
+/// the present one vouches for it.
+pub(crate) fn sign_rotation(
+    head: Head,
+    present: &Key,
+    next: &Key,
+) -> Result<SignedCheckpoint, CheckpointError> {
+    let line = format!("{ROTATES_TO}{}\n", next.verifier());
+    signed(&present.name, head, &line, &[&present.signer()?, &next.signer()?])
+}
+
+/// Reads the notebook's key and checks that it bears the notebook's name.
+pub(crate) fn own_key(layout: &Layout) -> Result<Key, CheckpointError> {
+    let key = Key::read(&layout.signing_key())?;
     let origin = Config::read(layout)?.origin;
-    if name != origin {
-        return Err(wrong(format!("the key is named {name}, the notebook {origin}")));
+    if key.name == origin {
+        return Ok(key);
     }
-    let signer = StandardSigner::new(&text).map_err(|error| wrong(error.to_string()))?;
-    let body = tlog_tiles::Checkpoint::new(&origin, head.size, Hash(*head.root.as_bytes()), "")
+    let what = format!("the key is named {}, the notebook {origin}", key.name);
+    Err(CheckpointError::Key { path: key.path, what })
+}
+
+fn signed(
+    origin: &str,
+    head: Head,
+    extension: &str,
+    signers: &[&dyn Signer],
+) -> Result<SignedCheckpoint, CheckpointError> {
+    let root = Hash(*head.root.as_bytes());
+    let body = tlog_tiles::Checkpoint::new(origin, head.size, root, extension)
         .map_err(|error| malformed(&error))?;
     let mut note = Note::new(&body.to_bytes(), &[]).map_err(|error| malformed(&error))?;
-    note.add_sigs(&[&signer]).map_err(|error| malformed(&error))?;
+    note.add_sigs(signers).map_err(|error| malformed(&error))?;
     let note = String::from_utf8(note.to_bytes()).map_err(|error| malformed(&error))?;
     Ok(SignedCheckpoint { size: head.size, root: head.root, note })
 }
@@ -169,48 +148,68 @@ pub fn open_note(note: &str, verifier_key: &str) -> Result<SignedCheckpoint, Che
     Ok(SignedCheckpoint { size: body.size(), root, note: note.to_owned() })
 }
 
+/// Opens a note that any key of a log signed, the newest first.
+///
+/// # Errors
+/// When it is malformed, or signed by none of them.
+pub fn open_by(note: &str, keys: &KeyHistory) -> Result<SignedCheckpoint, CheckpointError> {
+    let mut outcome = Err(CheckpointError::Malformed { what: "the log names no key".to_owned() });
+    for (_, key) in keys.keys().iter().rev() {
+        outcome = open_note(note, key);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
 /// Returns size and root that the newest checkpoint on this disk claims, if there is one. The
 /// signature is not looked at: too high a claim only makes opening more careful.
 pub(crate) fn latest(layout: &Layout) -> Option<(u64, Digest)> {
-    let text = fs::read_to_string(layout.latest_checkpoint()).ok()?;
-    let mut lines = text.lines().skip(1);
+    parse_head(&fs::read_to_string(layout.latest_checkpoint()).ok()?)
+}
+
+/// Writes a checkpoint into a folder that others keep: `<folder>/<origin>/<size>.checkpoint`, and
+/// `checkpoint` for the newest. Returns the file.
+///
+/// The folder acts as a witness does: it takes only what extends its newest checkpoint. `extends`
+/// tells whether today's log still has that root at that size.
+///
+/// # Errors
+/// When the folder holds a checkpoint that this log does not extend, or cannot be written.
+pub fn send_to_dir(
+    dir: &Path,
+    signed: &SignedCheckpoint,
+    extends: impl FnOnce(u64, Digest) -> bool,
+) -> Result<PathBuf, CheckpointError> {
+    let origin = signed.note.lines().next().unwrap_or_default();
+    let folder = dir.join(origin.replace('/', "-"));
+    let newest = folder.join("checkpoint");
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CheckpointError::Io { path, source }
+    };
+    create_dir(&folder).map_err(io(&folder))?;
+    match fs::read_to_string(&newest) {
+        Ok(text) => {
+            let (size, root) = parse_head(&text).ok_or_else(|| malformed(&newest.display()))?;
+            if size > signed.size || !extends(size, root) {
+                return Err(CheckpointError::Forked { path: newest, size, sent: signed.size });
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(CheckpointError::Io { path: newest, source }),
+    }
+    let file = folder.join(format!("{}.checkpoint", signed.size));
+    write_file(&file, signed.note.as_bytes(), 0o644).map_err(io(&file))?;
+    write_file(&newest, signed.note.as_bytes(), 0o644).map_err(io(&newest))?;
+    Ok(file)
+}
+
+/// Reads size and root off a note without looking at its signature.
+fn parse_head(note: &str) -> Option<(u64, Digest)> {
+    let mut lines = note.lines().skip(1);
     let size = lines.next()?.parse().ok()?;
     let root: [u8; 32] = unbase64(lines.next()?)?.try_into().ok()?;
     Some((size, Digest::from_bytes(root)))
-}
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Encodes bytes as standard base64; used for key files only.
-fn base64(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut word = 0_u32;
-        for index in 0..3 {
-            word = word << 8 | u32::from(chunk.get(index).copied().unwrap_or(0));
-        }
-        for index in 0..4 {
-            let digit = (word >> (18 - 6 * index) & 63) as usize;
-            let digit = ALPHABET.get(digit).copied().unwrap_or(b'A');
-            text.push(if index > chunk.len() { '=' } else { char::from(digit) });
-        }
-    }
-    text
-}
-
-/// Decodes standard base64.
-fn unbase64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let digits = text.trim_end_matches('=');
-    let (mut word, mut bits) = (0_u32, 0_u32);
-    for digit in digits.bytes() {
-        let value = ALPHABET.iter().position(|&known| known == digit)?;
-        word = word << 6 | u32::try_from(value).ok()?;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            bytes.push(u8::try_from(word >> bits & 0xff).ok()?);
-        }
-    }
-    Some(bytes)
 }

@@ -270,6 +270,14 @@ fn record() {
         verifier_key: text("ledger/0123456789ab+00000000+AQ=="),
         layout: 1,
     }]);
+    check(&[KeyRotated {
+        verifier_key: text("ledger/0123456789ab+00000001+AQ=="),
+        previous: text("ledger/0123456789ab+00000000+AQ=="),
+        size: 4,
+        root: digest(1),
+        note: text("a\n4\nb\nrotates-to c\n\nsig\n"),
+    }]);
+    check(&[CheckpointSent { size: 4, root: digest(1), place: text("/mnt/auditor") }]);
     check(&[CheckpointSigned { size: 4, root: digest(1), note: text("a\n4\nb\n\nsig\n") }]);
 }
 
@@ -417,7 +425,7 @@ fn every_kind_is_covered() {
             Some(format!("{kind}.{schema}.json"))
         })
         .collect();
-    assert_eq!(kinds.len(), 26, "the catalogue grew: add samples of the new kinds, then this");
+    assert_eq!(kinds.len(), 28, "the catalogue grew: add samples of the new kinds, then this");
     kinds.push(text("envelope.hex"));
     kinds.sort();
     let mut files: Vec<String> = fs::read_dir(path(""))

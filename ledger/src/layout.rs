@@ -62,6 +62,11 @@ impl Layout {
         self.keys().join("signer.key")
     }
 
+    /// Where a rotation keeps the next key until its event is durable.
+    pub(crate) fn next_key(&self) -> PathBuf {
+        self.keys().join("signer.key.next")
+    }
+
     pub(crate) fn checkpoints(&self) -> PathBuf {
         self.dir.join("checkpoints")
     }

@@ -7,6 +7,7 @@
 //! crate's README draws every format byte by byte and says what is trusted.
 
 mod applier;
+mod base64;
 pub mod blob;
 pub mod catalogue;
 pub mod checkpoint;
@@ -19,26 +20,32 @@ mod golden;
 pub mod id;
 mod ids;
 mod journal;
+pub mod keys;
 mod layout;
 mod merkle;
 pub mod notebook;
 mod plan;
+pub mod proof;
 pub mod reader;
 mod store;
+mod tiles_out;
 mod tree;
 pub mod verify;
 mod writer;
 
 pub use blob::{BlobError, Blobs, bodies_in};
-pub use checkpoint::{CheckpointError, SignedCheckpoint};
+pub use checkpoint::{CheckpointError, SignedCheckpoint, send_to_dir};
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use event::{BodyRef, Envelope, Facts, NewEvent};
 pub use id::Digest;
+pub use keys::KeyHistory;
 pub use notebook::{
     AppendError, Appended, CloseError, CreateError, Expected, Notebook, OpenError, OpenReport,
 };
+pub use proof::{Extension, LogProof, ProofError, Proven};
 pub use reader::{Head, ReadError, Reader};
-pub use verify::{Damage, VerifyError, VerifyReport, verify};
+pub use tiles_out::{ExportError, Exported};
+pub use verify::{Damage, Outside, VerifyError, VerifyReport, verify, verify_against};
 
 /// The README's example must compile.
 #[cfg(doctest)]

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::blob::Blobs;
-use crate::catalogue::{CheckpointSigned, LedgerCreated};
+use crate::catalogue::{CheckpointSent, CheckpointSigned, KeyRotated, LedgerCreated};
 use crate::checkpoint::{self, CheckpointError, SignedCheckpoint};
 use crate::clock::Clock;
 use crate::codec::CodecError;
 use crate::durable::{create_dir, write_file};
 use crate::event::NewEvent;
 pub use crate::journal::Dropped;
+use crate::keys::{self, KeyHistory};
 use crate::layout::{Config, LAYOUT, Layout, Lock, LockError};
 use crate::reader::{ReadError, Reader};
 use crate::writer::{Options, Writer};
@@ -19,7 +20,7 @@ use crate::writer::{Options, Writer};
 mod open;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use open::{OpenReport, Rebuilt};
 
@@ -317,8 +318,8 @@ impl Notebook {
         for part in parts {
             create_dir(&part).map_err(failed(part.clone()))?;
         }
-        let key = checkpoint::make_key(&layout)?;
-        let config = Config { origin: key.origin };
+        let key = keys::make_key(&layout)?;
+        let config = Config { origin: key.name };
         write_file(&layout.config(), config.text().as_bytes(), 0o644)
             .map_err(failed(layout.config()))?;
         Ok(Self::open_held(layout, config, lock, (clock, actor, options))?)
@@ -357,6 +358,12 @@ impl Notebook {
         let blobs = Blobs::open(layout.dir());
         let inner = Inner { layout, blobs, report, writer };
         let notebook = Self { inner: Arc::new(inner) };
+        if notebook.inner.layout.next_key().exists() {
+            // A rotation was cut short. Signing is not needed to go on, so a failure waits.
+            let valid = notebook.keys().ok();
+            let valid = valid.as_ref().and_then(KeyHistory::newest);
+            let _ = keys::settle(&notebook.inner.layout, valid);
+        }
         if begins {
             notebook.begin(&config, actor).map_err(|error| OpenError::Begin(Box::new(error)))?;
         }
@@ -365,7 +372,8 @@ impl Notebook {
 
     /// Appends the first event.
     fn begin(&self, config: &Config, actor: &str) -> Result<(), AppendError> {
-        let verifier_key = checkpoint::verifier_key(&self.inner.layout)
+        let verifier_key = checkpoint::own_key(&self.inner.layout)
+            .map(|key| key.verifier())
             .map_err(|error| AppendError::Store { reason: error.to_string() })?;
         let facts = LedgerCreated { origin: config.origin.clone(), verifier_key, layout: LAYOUT };
         let event = NewEvent::new("ledger", "ledger.created", actor, &facts)
@@ -446,6 +454,73 @@ impl Notebook {
         // The store is a matter of speed only: a failure shows at the next open.
         let _ = self.inner.writer.flush();
         Ok(signed)
+    }
+
+    /// Returns the keys that signed this log, as its events tell.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or a rotation is not signed as it should be.
+    pub fn keys(&self) -> Result<KeyHistory, CheckpointError> {
+        self.inner.writer.reader.keys()
+    }
+
+    /// Replaces the signing key: the present one vouches for the next, and is then destroyed.
+    /// Returns the new verifier key.
+    ///
+    /// # Errors
+    /// When a key cannot be read or written, or the event cannot be appended.
+    pub fn rotate_key(&self) -> Result<String, CheckpointError> {
+        let layout = &self.inner.layout;
+        let present = checkpoint::own_key(layout)?;
+        keys::settle(layout, self.keys()?.newest())?;
+        let next = keys::make_next_key(layout, &present)?;
+        let head = self.inner.writer.shared.head();
+        let signed = checkpoint::sign_rotation(head, &present, &next)?;
+        let facts = KeyRotated {
+            verifier_key: next.verifier(),
+            previous: present.verifier(),
+            size: signed.size,
+            root: signed.root,
+            note: signed.note,
+        };
+        let id = format!("rotation/{}", facts.verifier_key);
+        let event = NewEvent::new("ledger", id, RECORD, &facts)
+            .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
+        self.append_one(event).map_err(Box::new)?;
+        keys::take_next_key(layout)?;
+        Ok(facts.verifier_key)
+    }
+
+    /// Puts a checkpoint into a folder that others keep, and records that.
+    ///
+    /// # Errors
+    /// When the folder has seen a log that this one does not extend, or cannot be written.
+    pub fn send_checkpoint(
+        &self,
+        signed: &SignedCheckpoint,
+        dir: &Path,
+    ) -> Result<PathBuf, CheckpointError> {
+        let tiles = self.reader().tiles().ok();
+        let extends = |size, root| {
+            size == 0 || tiles.is_some_and(|tiles| tiles.root_at(size).ok() == Some(root))
+        };
+        let file = checkpoint::send_to_dir(dir, signed, extends)?;
+        self.note_sent(signed, &dir.display().to_string())?;
+        Ok(file)
+    }
+
+    /// Records that a checkpoint was put where others keep it.
+    ///
+    /// # Errors
+    /// When the event cannot be appended.
+    pub fn note_sent(&self, signed: &SignedCheckpoint, place: &str) -> Result<(), CheckpointError> {
+        let (size, root) = (signed.size, signed.root);
+        let facts = CheckpointSent { size, root, place: place.to_owned() };
+        let id = format!("sent/{size}/{place}");
+        let event = NewEvent::new("ledger", id, RECORD, &facts)
+            .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
+        self.append_one(event).map_err(Box::new)?;
+        Ok(())
     }
 
     /// Flushes the store and lets the lock go. Other handles can append no more.

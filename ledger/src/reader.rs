@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tlog_tiles::{Hash, record_hash};
 
 use crate::blob::Blobs;
-use crate::checkpoint;
+use crate::checkpoint::{self, CheckpointError, SignedCheckpoint};
 use crate::codec::{self, CodecError};
 use crate::event::Envelope;
 use crate::id::Digest;
 use crate::journal::{Cursor, Frame, Place, Segment, Step, Tail, segments};
+use crate::keys::KeyHistory;
 use crate::layout::{Config, Layout};
 use crate::merkle::Frontier;
 use crate::tree::Tiles;
@@ -235,6 +236,37 @@ impl Reader {
         Ok(frame.map(|frame| frame.event))
     }
 
+    /// Returns the keys that signed this log, as its events tell.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or a rotation is not signed as it should be.
+    pub fn keys(&self) -> Result<KeyHistory, CheckpointError> {
+        let mut history = KeyHistory::default();
+        let mut frames = self.frames(0);
+        while let Some(frame) = frames.next_frame()? {
+            let seq = frame.mark.seq;
+            let outline = codec::outline(&frame.event);
+            if outline.is_ok_and(|event| event.stream == "ledger") {
+                history.fold(&decode(seq, &frame.event)?)?;
+            }
+        }
+        Ok(history)
+    }
+
+    /// Returns the newest checkpoint on this disk, with its signature checked.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not signed by a key of this log.
+    pub fn latest_checkpoint(&self) -> Result<Option<SignedCheckpoint>, CheckpointError> {
+        let path = self.inner.layout.latest_checkpoint();
+        let note = match std::fs::read_to_string(&path) {
+            Ok(note) => note,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CheckpointError::Io { path, source }),
+        };
+        checkpoint::open_by(&note, &self.keys()?).map(Some)
+    }
+
     /// Returns the bodies beside the log.
     pub fn blobs(&self) -> &Blobs {
         &self.inner.blobs
@@ -243,6 +275,10 @@ impl Reader {
     /// Returns the notebook's directory.
     pub fn dir(&self) -> &Path {
         self.inner.layout.dir()
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.inner.layout
     }
 
     pub(crate) fn frames(&self, from: u64) -> Frames {

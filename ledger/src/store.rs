@@ -125,7 +125,7 @@ impl Store {
         if store.watermark()?.is_some() {
             return Err(StoreError("a store exists already".to_owned()));
         }
-        store.with(|db| db.insert(key(b'n', &[]), &0_u64.to_be_bytes()).map(drop))?;
+        store.with(|db| db.insert(key(b'n', &[]), 0_u64.to_be_bytes()).map(drop))?;
         let mark = Watermark { size: 0, root: Digest::of(b""), ids: 0 };
         store.flush_noted(mark)?;
         Ok(store)

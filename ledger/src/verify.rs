@@ -16,9 +16,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::blob::{BlobError, Blobs};
-use crate::catalogue::{CheckpointSigned, LedgerCreated};
-use crate::checkpoint::open_note;
+use crate::catalogue::{CheckpointSigned, KeyRotated, LedgerCreated};
+use crate::checkpoint::{CheckpointError, SignedCheckpoint, open_by, open_note};
+use crate::event::Facts;
 use crate::id::Digest;
+use crate::keys::KeyHistory;
 use crate::layout::{Config, Layout};
 use crate::reader::ReadError;
 
@@ -46,11 +48,14 @@ pub struct VerifyReport {
     pub blobs: u64,
     /// Signed checkpoints: in events, and in `checkpoints/latest`.
     pub checkpoints: u64,
-    /// Events that the largest good checkpoint covers. Behind them only accidental damage shows.
+    /// Events that the largest good checkpoint on this disk covers.
     pub signed: u64,
+    /// Events that the largest good checkpoint from elsewhere covers: behind them, whoever holds
+    /// this disk and its key could have written anything, and only accidents show.
+    pub outside: Option<u64>,
     /// RFC 6962 root over the events up to the first that is damaged.
     pub root: Digest,
-    /// Key that the checkpoints were checked with.
+    /// Key that is valid at the end of the log.
     pub verifier_key: Option<String>,
     /// How the store compares: `equal`, `behind by N`, `missing`, `skipped: ...` or `damaged`.
     pub store: String,
@@ -85,12 +90,29 @@ pub enum VerifyError {
     },
 }
 
-/// Verifies the notebook in `dir`. Works while a process writes to it; the store is compared only
+/// What was kept elsewhere, to hold the notebook against.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outside {
+    /// Checkpoints: a name to tell each by, and the signed note.
+    pub checkpoints: Vec<(String, String)>,
+    /// Verifier key that the log must begin with.
+    pub key: Option<String>,
+}
+
+/// Verifies the notebook in `dir` by what is in it. See [`verify_against`].
+///
+/// # Errors
+/// As [`verify_against`].
+pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
+    verify_against(dir, &Outside::default())
+}
+
+/// Verifies the notebook in `dir`, and that it extends what was kept elsewhere. Works while a process writes to it; the store is compared only
 /// when nobody holds the lock.
 ///
 /// # Errors
 /// When there is no notebook, or the file system refuses. Damage is no error: it is reported.
-pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
+pub fn verify_against(dir: &Path, outside: &Outside) -> Result<VerifyReport, VerifyError> {
     let layout = Layout::new(dir);
     let config = Config::read(&layout)?;
     let mut report = VerifyReport {
@@ -99,6 +121,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
         blobs: 0,
         checkpoints: 0,
         signed: 0,
+        outside: None,
         root: Digest::of(b""),
         verifier_key: None,
         store: String::new(),
@@ -110,8 +133,11 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
     let latest = latest_checkpoint(&layout)?;
     let scan = Scan::over(&layout, hold.is_err(), &mut report)?;
     report.root = scan.root();
-    check_first(&scan, &config, &mut report);
-    check_checkpoints(&scan, latest.as_ref(), &mut report);
+    check_first(&scan, &config, outside, &mut report);
+    let keys = fold_keys(&scan, &mut report);
+    report.verifier_key = keys.newest().map(str::to_owned);
+    check_checkpoints(&scan, &keys, latest.as_ref(), &mut report);
+    check_outside(&scan, &keys, outside, &mut report);
     check_blobs(dir, &scan, &mut report)?;
     report.store = match hold {
         Ok(_lock) => store::compare(&layout, &scan, &mut report),
@@ -120,9 +146,9 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
     Ok(report)
 }
 
-/// Checks that the log begins as it should, and takes the verifier key from there.
-fn check_first(scan: &Scan, config: &Config, report: &mut VerifyReport) {
-    let Some(first) = &scan.first else {
+/// Checks that the log begins as it should.
+fn check_first(scan: &Scan, config: &Config, outside: &Outside, report: &mut VerifyReport) {
+    let Some(first) = scan.own.first().filter(|first| first.seq == 0) else {
         if report.events > 0 {
             report.wrong(Some(0), "journal", "the first event cannot be read");
         }
@@ -135,10 +161,25 @@ fn check_first(scan: &Scan, config: &Config, report: &mut VerifyReport) {
                     format!("names origin {}, the first event {}", config.origin, created.origin);
                 report.wrong(None, "ledger.toml", what);
             }
-            report.verifier_key = Some(created.verifier_key);
+            if let Some(key) = outside.key.as_ref().filter(|key| **key != created.verifier_key) {
+                let what =
+                    format!("the log begins with the key {}, not {key}", created.verifier_key);
+                report.wrong(Some(0), "journal", what);
+            }
         }
         Err(error) => report.wrong(Some(0), "journal", error.to_string()),
     }
+}
+
+/// Collects the keys of the log; a rotation that the key before it does not vouch for is damage.
+fn fold_keys(scan: &Scan, report: &mut VerifyReport) -> KeyHistory {
+    let mut keys = KeyHistory::default();
+    for event in &scan.own {
+        if let Err(error) = keys.fold(event) {
+            report.wrong(Some(event.seq), format!("event {}", event.seq), error.to_string());
+        }
+    }
+    keys
 }
 
 /// Reads `checkpoints/latest`: its path and its note.
@@ -155,52 +196,89 @@ fn latest_checkpoint(layout: &Layout) -> Result<Option<(String, String)>, Verify
 }
 
 /// Checks every signed checkpoint against its key and against the events.
-fn check_checkpoints(scan: &Scan, latest: Option<&(String, String)>, report: &mut VerifyReport) {
-    for (seq, facts) in &scan.checkpoints {
-        let where_ = format!("event {seq}");
-        let signed = check_note(scan, report, Some(*seq), &where_, &facts.note);
-        let same = |found: &CheckpointSigned| (found.size, found.root) == (facts.size, facts.root);
-        if signed.as_ref().is_some_and(|signed| !same(signed)) {
-            report.wrong(Some(*seq), where_, "size and root differ from those in its note");
+fn check_checkpoints(
+    scan: &Scan,
+    keys: &KeyHistory,
+    latest: Option<&(String, String)>,
+    report: &mut VerifyReport,
+) {
+    for event in &scan.own {
+        let (size, root, note) = match event.kind.as_str() {
+            CheckpointSigned::KIND => match event.facts::<CheckpointSigned>() {
+                Ok(facts) => (facts.size, facts.root, facts.note),
+                Err(error) => {
+                    report.wrong(Some(event.seq), "journal", error.to_string());
+                    continue;
+                }
+            },
+            KeyRotated::KIND => match event.facts::<KeyRotated>() {
+                Ok(facts) => (facts.size, facts.root, facts.note),
+                // Told where the keys were collected.
+                Err(_) => continue,
+            },
+            _ => continue,
+        };
+        report.checkpoints += 1;
+        let where_ = format!("event {}", event.seq);
+        let opened = keys.at(event.seq).map(|key| open_note(&note, key));
+        let signed = held(scan, report, (Some(event.seq), &where_), opened);
+        if signed.as_ref().is_some_and(|signed| (signed.size, signed.root) != (size, root)) {
+            report.wrong(Some(event.seq), where_, "size and root differ from those in its note");
         }
+        report.signed = report.signed.max(signed.map_or(0, |signed| signed.size));
     }
     if let Some((where_, note)) = latest {
-        check_note(scan, report, None, where_, note);
+        report.checkpoints += 1;
+        // A notebook whose log cannot be read has no keys, which was told already.
+        let opened = keys.newest().map(|_| open_by(note, keys));
+        let signed = held(scan, report, (None, where_), opened);
+        report.signed = report.signed.max(signed.map_or(0, |signed| signed.size));
     }
 }
 
-/// Checks one note. Returns what it says where its signature is good.
-fn check_note(
+/// Checks that the log extends what was kept elsewhere.
+fn check_outside(scan: &Scan, keys: &KeyHistory, outside: &Outside, report: &mut VerifyReport) {
+    for (name, note) in &outside.checkpoints {
+        let mut opened = open_by(note, keys);
+        if let (Err(_), Some(key)) = (&opened, &outside.key) {
+            opened = open_note(note, key);
+        }
+        let signed = held(scan, report, (None, name), Some(opened));
+        if let Some(signed) = signed {
+            report.outside = Some(report.outside.unwrap_or(0).max(signed.size));
+        }
+    }
+}
+
+/// Holds an opened note against the events. Returns it where signature and root are good.
+fn held(
     scan: &Scan,
     report: &mut VerifyReport,
-    seq: Option<u64>,
-    where_: &str,
-    note: &str,
-) -> Option<CheckpointSigned> {
-    report.checkpoints += 1;
-    let key = report.verifier_key.clone()?;
-    let signed = match open_note(note, &key) {
+    (seq, where_): (Option<u64>, &str),
+    opened: Option<Result<SignedCheckpoint, CheckpointError>>,
+) -> Option<SignedCheckpoint> {
+    let signed = match opened? {
         Ok(signed) => signed,
         Err(error) => {
             report.wrong(seq, where_, error.to_string());
             return None;
         }
     };
-    match scan.root_at(signed.size) {
-        Some(root) if root == signed.root => report.signed = report.signed.max(signed.size),
-        Some(root) => {
+    let (size, root) = (signed.size, signed.root);
+    match scan.root_at(size) {
+        Some(found) if found == root => return Some(signed),
+        Some(found) => {
             let what = format!(
-                "the first {} events have root {root}, signed was {}",
-                signed.size, signed.root
+                "the first {size} events have root {found}, signed was {root}: the log is not the \
+                 one that was signed"
             );
             report.wrong(seq, where_, what);
         }
         None => {
-            let what = format!("{} events were signed, not all can be read", signed.size);
-            report.wrong(seq, where_, what);
+            report.wrong(seq, where_, format!("{size} events were signed, not all can be read"));
         }
     }
-    Some(CheckpointSigned { size: signed.size, root: signed.root, note: note.to_owned() })
+    None
 }
 
 /// Checks every body that an event names.

@@ -27,7 +27,35 @@ pub struct CheckpointSigned {
     pub note: String,
 }
 
+/// The signing key was replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRotated {
+    /// Verifier key that is valid behind this event.
+    pub verifier_key: String,
+    /// Verifier key that was valid up to here.
+    pub previous: String,
+    /// Events before this one.
+    pub size: u64,
+    /// Merkle root over them.
+    pub root: Digest,
+    /// Checkpoint over them, signed by both keys, that names the new one.
+    pub note: String,
+}
+
+/// A checkpoint was put where others keep it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckpointSent {
+    /// Events that it covers.
+    pub size: u64,
+    /// Merkle root over them.
+    pub root: Digest,
+    /// Folder or address.
+    pub place: String,
+}
+
 facts! {
+    KeyRotated = "key.rotated" / 1,
+    CheckpointSent = "checkpoint.sent" / 1,
     LedgerCreated = "ledger.created" / 1,
     CheckpointSigned = "checkpoint.signed" / 1,
 }

@@ -4,8 +4,8 @@ use std::fs;
 
 use proptest::prelude::*;
 
-use super::frame::{Parsed, SEGMENT_HEADER, SegmentHeader, parse};
 use super::frame::FRAME_HEADER;
+use super::frame::{Parsed, SEGMENT_HEADER, SegmentHeader, parse};
 use super::*;
 use crate::reader::{Frames, Reader};
 

@@ -7,11 +7,10 @@ use std::thread;
 
 use tlog_tiles::Hash;
 
-use super::segment::{Item, Said, Seen, SegmentScan};
+use super::segment::{Item, OWN_KINDS, Said, Seen, SegmentScan};
 use super::{VerifyError, VerifyReport};
 use crate::blob::bodies_in;
-use crate::catalogue::CheckpointSigned;
-use crate::event::{Envelope, Facts};
+use crate::event::Envelope;
 use crate::id::Digest;
 use crate::journal::{Segment, segments};
 use crate::layout::Layout;
@@ -33,8 +32,8 @@ pub(super) struct Scan {
     pub(super) ids: HashMap<u64, u64>,
     /// Bodies by digest: the first event that names each, and the lengths that were said.
     pub(super) bodies: BTreeMap<Digest, (u64, BTreeSet<u64>)>,
-    pub(super) checkpoints: Vec<(u64, CheckpointSigned)>,
-    pub(super) first: Option<Envelope>,
+    /// Events about the record itself, in order.
+    pub(super) own: Vec<Envelope>,
     frontier: Frontier,
     /// The tree at every [`STRIDE`]th event before the first that is damaged.
     trees: Vec<Frontier>,
@@ -166,25 +165,18 @@ impl Scan {
         }
         self.ids.insert(said.id, seq);
         if let Some(event) = said.whole {
-            self.whole(*event, where_, report);
+            self.whole(*event);
         }
     }
 
     /// Takes note of an event that names bodies or is about the record itself.
-    fn whole(&mut self, event: Envelope, where_: &str, report: &mut VerifyReport) {
-        let seq = event.seq;
+    fn whole(&mut self, event: Envelope) {
         for body in bodies_in(&event.facts) {
-            let entry = self.bodies.entry(body.digest).or_insert((seq, BTreeSet::new()));
+            let entry = self.bodies.entry(body.digest).or_insert((event.seq, BTreeSet::new()));
             entry.1.insert(body.length);
         }
-        if event.kind == CheckpointSigned::KIND {
-            match event.facts::<CheckpointSigned>() {
-                Ok(facts) => self.checkpoints.push((seq, facts)),
-                Err(error) => report.wrong(Some(seq), where_, error.to_string()),
-            }
-        }
-        if seq == 0 {
-            self.first = Some(event);
+        if OWN_KINDS.contains(&event.kind.as_str()) {
+            self.own.push(event);
         }
     }
 

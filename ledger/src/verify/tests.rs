@@ -172,3 +172,90 @@ fn a_damaged_store_is_found() {
     assert_eq!(bytes.unwrap().seq, Some(9));
     assert!(report.damage.iter().any(|damage| damage.what.contains("head of stream s/one")));
 }
+
+/// Keys are replaced; what was signed before and behind still verifies, and a checkpoint that was
+/// kept elsewhere is held against today's log.
+#[test]
+fn rotations_and_outside_checkpoints() {
+    let dir = sample();
+    let notebook = Notebook::open(dir.path(), Arc::new(FixedClock::default())).unwrap();
+    let first = notebook.keys().unwrap().newest().unwrap().to_owned();
+    let before = notebook.checkpoint().unwrap();
+    let second = notebook.rotate_key().unwrap();
+    let after = notebook.checkpoint().unwrap();
+    assert_ne!(first, second);
+    assert!(open_note(&before.note, &first).is_ok() && open_note(&before.note, &second).is_err());
+    assert!(open_note(&after.note, &first).is_err() && open_note(&after.note, &second).is_ok());
+    notebook.rotate_key().unwrap();
+    let keys = notebook.keys().unwrap();
+    assert_eq!(keys.keys().len(), 3);
+    notebook.close().unwrap();
+    let kept = |signed: &SignedCheckpoint| ("kept".to_owned(), signed.note.clone());
+    let outside = Outside { checkpoints: vec![kept(&before), kept(&after)], key: Some(first) };
+    let report = verify_against(dir.path(), &outside).unwrap();
+    assert_eq!(report.damage, []);
+    assert_eq!(report.outside, Some(after.size));
+    assert_eq!(report.verifier_key.as_deref(), keys.newest());
+    // Another notebook's checkpoint, and another key than the log begins with.
+    let other = sample();
+    let foreign = Notebook::open(other.path(), Arc::new(FixedClock::default())).unwrap();
+    let outside = Outside {
+        checkpoints: vec![kept(&foreign.checkpoint().unwrap())],
+        key: foreign.keys().unwrap().newest().map(str::to_owned),
+    };
+    let report = verify_against(dir.path(), &outside).unwrap();
+    assert!(report.damage.iter().any(|damage| damage.what.contains("the log begins with")));
+    assert!(report.damage.iter().any(|damage| damage.where_ == "kept"));
+    assert_eq!(report.outside, None);
+}
+
+/// Between the new key's file, its event and its place, a rotation may end anywhere.
+#[test]
+fn a_rotation_that_was_cut_short_is_ended_at_the_next_open() {
+    let dir = sample();
+    let open = || Notebook::open(dir.path(), Arc::new(FixedClock::default())).unwrap();
+    let next = dir.path().join("keys/signer.key.next");
+    let signer = dir.path().join("keys/signer.key");
+    let layout = Layout::new(dir.path());
+    let old = crate::keys::Key::read(&signer).unwrap();
+    crate::keys::make_next_key(&layout, &old).unwrap();
+    // No event names the next key: it goes.
+    let notebook = open();
+    assert!(!next.exists());
+    // Its event is durable, its place was not taken.
+    let before = fs::read(&signer).unwrap();
+    notebook.rotate_key().unwrap();
+    fs::rename(&signer, &next).unwrap();
+    fs::write(&signer, before).unwrap();
+    drop(notebook);
+    let notebook = open();
+    notebook.checkpoint().unwrap();
+    notebook.close().unwrap();
+    assert!(verify(dir.path()).unwrap().good());
+}
+
+/// A folder that keeps checkpoints takes only what extends them.
+#[test]
+fn a_folder_of_checkpoints_is_a_witness() {
+    let dir = sample();
+    let kept = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    crate::notebook::tests::copy(dir.path(), copy.path());
+    let open = |dir: &Path| Notebook::open(dir, Arc::new(FixedClock::default())).unwrap();
+    let (one, two) = (open(dir.path()), open(copy.path()));
+    one.append_one(event("mine", json!({}))).unwrap();
+    let signed = one.checkpoint().unwrap();
+    let file = one.send_checkpoint(&signed, kept.path()).unwrap();
+    assert_eq!(fs::read_to_string(file).unwrap(), signed.note);
+    // The copy went on otherwise.
+    two.append_one(event("other", json!({}))).unwrap();
+    two.append_one(event("more", json!({}))).unwrap();
+    two.append_one(event("still more", json!({}))).unwrap();
+    let forked = two.checkpoint().unwrap();
+    let refused = two.send_checkpoint(&forked, kept.path()).unwrap_err();
+    assert!(matches!(refused, CheckpointError::Forked { .. }), "{refused}");
+    let signed = one.checkpoint().unwrap();
+    one.send_checkpoint(&signed, kept.path()).unwrap();
+    one.close().unwrap();
+    assert!(verify(dir.path()).unwrap().good());
+}
