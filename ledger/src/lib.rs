@@ -13,6 +13,8 @@ pub mod catalogue;
 pub mod checkpoint;
 pub mod clock;
 pub mod codec;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod durable;
 pub mod event;
 #[cfg(test)]
@@ -22,12 +24,15 @@ mod ids;
 mod journal;
 pub mod keys;
 mod layout;
+pub mod log;
+pub mod memory;
 mod merkle;
 pub mod notebook;
 mod plan;
 pub mod proof;
 pub mod reader;
 mod store;
+pub mod subscribe;
 mod tiles_out;
 mod tree;
 pub mod verify;
@@ -39,11 +44,14 @@ pub use clock::{Clock, FixedClock, SystemClock};
 pub use event::{BodyRef, Envelope, Facts, NewEvent};
 pub use id::Digest;
 pub use keys::KeyHistory;
+pub use log::{Durability, Log};
+pub use memory::MemoryLog;
 pub use notebook::{
     AppendError, Appended, CloseError, CreateError, Expected, Notebook, OpenError, OpenReport,
 };
 pub use proof::{Extension, LogProof, ProofError, Proven};
 pub use reader::{Head, ReadError, Reader};
+pub use subscribe::Subscription;
 pub use tiles_out::{ExportError, Exported};
 pub use verify::{Damage, Outside, VerifyError, VerifyReport, verify, verify_against};
 

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tlog_tiles::{Hash, record_hash};
 
@@ -90,13 +91,14 @@ pub struct Head {
 pub(crate) struct Shared {
     acknowledged: AtomicU64,
     frontier: Mutex<Frontier>,
+    grown: Condvar,
 }
 
 impl Shared {
     /// Begins with a log that is durable already.
     pub(crate) fn begin(frontier: Frontier) -> Self {
         let acknowledged = AtomicU64::new(frontier.size());
-        Self { acknowledged, frontier: Mutex::new(frontier) }
+        Self { acknowledged, frontier: Mutex::new(frontier), grown: Condvar::new() }
     }
 
     /// Takes up events that are now durable.
@@ -104,6 +106,14 @@ impl Shared {
         let mut held = locked(&self.frontier);
         leaves.for_each(|leaf| held.push_leaf(leaf));
         self.acknowledged.store(held.size(), Ordering::Release);
+        self.grown.notify_all();
+    }
+
+    /// Waits until event `seq` is acknowledged, at most `timeout`.
+    pub(crate) fn wait_beyond(&self, seq: u64, timeout: Duration) {
+        let held = locked(&self.frontier);
+        let waits = |frontier: &mut Frontier| frontier.size() <= seq;
+        drop(self.grown.wait_timeout_while(held, timeout, waits));
     }
 
     pub(crate) fn acknowledged(&self) -> u64 {
@@ -275,6 +285,11 @@ impl Reader {
     /// Returns the notebook's directory.
     pub fn dir(&self) -> &Path {
         self.inner.layout.dir()
+    }
+
+    /// Returns what the writer in this process shares, where there is one.
+    pub(crate) fn writer(&self) -> Option<Arc<Shared>> {
+        self.inner.shared.clone()
     }
 
     pub(crate) fn layout(&self) -> &Layout {

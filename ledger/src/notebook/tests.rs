@@ -653,3 +653,14 @@ fn kill_nine_loses_nothing_acknowledged() {
         assert!(report.good(), "round {round}: {:?}", report.damage);
     }
 }
+
+#[test]
+fn is_a_log() {
+    let dirs = std::cell::RefCell::new(Vec::new());
+    crate::conformance::check(&|clock| {
+        let dir = tempfile::tempdir().unwrap();
+        let notebook = Notebook::create(dir.path(), clock, "tester").unwrap();
+        dirs.borrow_mut().push(dir);
+        Arc::new(notebook)
+    });
+}
