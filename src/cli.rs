@@ -176,7 +176,7 @@ impl Globals {
     }
 
     fn open(&self) -> Result<Notebook, AppError> {
-        let notebook = Notebook::open(self.dir(), Arc::new(SystemClock))?;
+        let notebook = Notebook::attach(self.dir(), Arc::new(SystemClock))?;
         tell_recovery(self.talk(), &notebook);
         Ok(notebook)
     }

@@ -265,8 +265,8 @@ fn open_hint(error: &OpenError) -> Option<String> {
     let hint = match error {
         OpenError::NotANotebook { .. } => NO_NOTEBOOK,
         OpenError::Locked { .. } => {
-            "reading commands (log, show, search, why, status) work meanwhile; to write, end the \
-             process that holds it"
+            "the process that holds it does not answer through its socket: wait until it ends, or \
+             end it; reading commands (log, show, search, why, status) work meanwhile"
         }
         OpenError::Corrupt { .. } => "`ledger verify` says which events are sound",
         _ => return None,

@@ -75,6 +75,11 @@ impl Layout {
         self.checkpoints().join("latest")
     }
 
+    /// Where the process that holds the notebook listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.join("socket")
+    }
+
     pub(crate) fn lock(&self) -> PathBuf {
         self.dir.join("lock")
     }

@@ -31,6 +31,7 @@ pub mod notebook;
 mod plan;
 pub mod proof;
 pub mod reader;
+mod socket;
 mod store;
 pub mod subscribe;
 mod tiles_out;

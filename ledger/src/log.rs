@@ -96,7 +96,8 @@ impl Log for Notebook {
     }
 
     fn head(&self) -> Result<Head, ReadError> {
-        self.reader().head()
+        // Asked of who writes: a reader looks at files, which may be ahead of acknowledgements.
+        self.acknowledged().map_err(|error| ReadError::Holder { reason: error.to_string() })
     }
 
     fn durability(&self) -> Durability {

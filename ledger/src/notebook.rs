@@ -2,11 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::blob::Blobs;
-use crate::catalogue::{CheckpointSent, CheckpointSigned, KeyRotated, LedgerCreated};
-use crate::checkpoint::{self, CheckpointError, SignedCheckpoint};
+use crate::catalogue::LedgerCreated;
+use crate::checkpoint::{self, CheckpointError};
 use crate::clock::Clock;
 use crate::codec::CodecError;
 use crate::durable::{create_dir, write_file};
@@ -14,10 +14,12 @@ use crate::event::NewEvent;
 pub use crate::journal::Dropped;
 use crate::keys::{self, KeyHistory};
 use crate::layout::{Config, LAYOUT, Layout, Lock, LockError};
-use crate::reader::{ReadError, Reader};
+use crate::reader::{Head, ReadError, Reader};
+use crate::socket::{Client, Server};
 use crate::writer::{Options, Writer};
 
 mod open;
+mod sign;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -166,6 +168,7 @@ impl From<ReadError> for OpenError {
                 seq,
                 what: source.to_string(),
             },
+            ReadError::Holder { reason } => Self::Store { path: PathBuf::from("socket"), reason },
             ReadError::Io { path, source } => Self::Io { path, source },
         }
     }
@@ -268,7 +271,7 @@ pub enum CloseError {
     Closed,
 }
 
-/// The writer's handle: holds the lock. Clones share one writer.
+/// A handle for writing. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Notebook {
     inner: Arc<Inner>,
@@ -277,8 +280,33 @@ pub struct Notebook {
 struct Inner {
     layout: Layout,
     blobs: Blobs,
+    reader: Reader,
     report: OpenReport,
-    writer: Writer,
+    hand: Hand,
+}
+
+/// Who writes.
+enum Hand {
+    /// This process holds the lock, and serves others through the socket.
+    Held { writer: Arc<Writer>, server: Mutex<Option<Server>> },
+    /// Another process does.
+    Attached(Client),
+}
+
+impl Hand {
+    /// Ends what this process holds.
+    fn close(&self) -> Result<(), CloseError> {
+        let Self::Held { writer, server } = self else { return Ok(()) };
+        drop(server.lock().unwrap_or_else(PoisonError::into_inner).take());
+        writer.close()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nobody is left to hear about a failure, and the journal has everything.
+        let _ = self.hand.close();
+    }
 }
 
 impl std::fmt::Debug for Inner {
@@ -333,6 +361,33 @@ impl Notebook {
         Self::open_as(dir, clock, RECORD, Options::default())
     }
 
+    /// Opens the notebook in `dir` for writing, or, where another process holds it, attaches to
+    /// that one: what is appended here is then written there.
+    ///
+    /// # Errors
+    /// As [`Notebook::open`]; `Locked` where the holder does not listen either.
+    pub fn attach(dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let layout = Layout::new(dir);
+        Config::read(&layout)?;
+        let client = match Client::attach(layout.clone(), clock)? {
+            Ok(notebook) => return Ok(notebook),
+            Err(client) => client,
+        };
+        let inner = Inner {
+            blobs: Blobs::open(dir),
+            reader: Reader::over(layout.clone(), None),
+            layout,
+            report: OpenReport::default(),
+            hand: Hand::Attached(client),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Tells whether another process writes for this handle.
+    pub fn is_attached(&self) -> bool {
+        matches!(self.inner.hand, Hand::Attached(_))
+    }
+
     /// Opens, and begins the log in the name of `actor` where it is still empty.
     pub(crate) fn open_as(
         dir: &Path,
@@ -353,10 +408,19 @@ impl Notebook {
         lock: Lock,
         (clock, actor, options): (Arc<dyn Clock>, &str, Options),
     ) -> Result<Self, OpenError> {
-        let (writer, report) = open::open(&layout, lock, clock, options)?;
+        let (writer, mut report) = open::open(&layout, lock, clock, options)?;
         let begins = report.events == 0;
-        let blobs = Blobs::open(layout.dir());
-        let inner = Inner { layout, blobs, report, writer };
+        let (writer, blobs) = (Arc::new(writer), Blobs::open(layout.dir()));
+        let reader = writer.reader.clone();
+        let server = match Server::start(&layout.socket(), Arc::clone(&writer)) {
+            Ok(server) => Some(server),
+            Err(error) => {
+                report.unreachable = Some(error.to_string());
+                None
+            }
+        };
+        let hand = Hand::Held { writer, server: Mutex::new(server) };
+        let inner = Inner { layout, blobs, reader, report, hand };
         let notebook = Self { inner: Arc::new(inner) };
         if notebook.inner.layout.next_key().exists() {
             // A rotation was cut short. Signing is not needed to go on, so a failure waits.
@@ -399,7 +463,10 @@ impl Notebook {
         expected: &[Expected],
         events: Vec<NewEvent>,
     ) -> Result<Vec<Appended>, AppendError> {
-        self.inner.writer.append(expected, events)
+        match &self.inner.hand {
+            Hand::Held { writer, .. } => writer.append(expected, events),
+            Hand::Attached(client) => client.append(expected, &events),
+        }
     }
 
     /// Appends one event, wherever its stream stands.
@@ -416,12 +483,36 @@ impl Notebook {
     /// # Errors
     /// When the store cannot be read.
     pub fn version(&self, stream: &str) -> Result<Option<u64>, AppendError> {
-        self.inner.writer.version(stream)
+        match &self.inner.hand {
+            Hand::Held { writer, .. } => writer.version(stream),
+            Hand::Attached(client) => client.version(stream),
+        }
     }
 
-    /// Returns a reader that sees everything acknowledged, and nothing else.
+    /// Returns the head of what was acknowledged.
+    ///
+    /// # Errors
+    /// When whoever holds the notebook cannot be asked.
+    pub(crate) fn acknowledged(&self) -> Result<Head, AppendError> {
+        match &self.inner.hand {
+            Hand::Held { writer, .. } => Ok(writer.shared.head()),
+            Hand::Attached(client) => client.head(),
+        }
+    }
+
+    /// Brings the copies up to the journal. They are a matter of speed only: a failure shows when
+    /// the notebook is opened the next time.
+    pub(crate) fn flush(&self) {
+        match &self.inner.hand {
+            Hand::Held { writer, .. } => drop(writer.flush()),
+            Hand::Attached(client) => drop(client.flush()),
+        }
+    }
+
+    /// Returns a reader that sees everything acknowledged. In the process that holds the notebook
+    /// it sees nothing else.
     pub fn reader(&self) -> Reader {
-        self.inner.writer.reader.clone()
+        self.inner.reader.clone()
     }
 
     /// Returns the bodies beside the log.
@@ -434,101 +525,12 @@ impl Notebook {
         self.inner.layout.dir()
     }
 
-    /// Signs the present head, records that, and keeps the note in `checkpoints/latest`.
-    ///
-    /// # Errors
-    /// When the key cannot be used or the event cannot be appended.
-    pub fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointError> {
-        let head = self.inner.writer.shared.head();
-        let signed = checkpoint::sign(&self.inner.layout, head)?;
-        let facts =
-            CheckpointSigned { size: signed.size, root: signed.root, note: signed.note.clone() };
-        let id = format!("checkpoint/{}", signed.size);
-        let event = NewEvent::new("ledger", id, RECORD, &facts)
-            .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
-        self.append_one(event).map_err(Box::new)?;
-        let path = self.inner.layout.latest_checkpoint();
-        create_dir(&self.inner.layout.checkpoints())
-            .and_then(|()| write_file(&path, signed.note.as_bytes(), 0o644))
-            .map_err(|source| CheckpointError::Io { path, source })?;
-        // The store is a matter of speed only: a failure shows at the next open.
-        let _ = self.inner.writer.flush();
-        Ok(signed)
-    }
-
-    /// Returns the keys that signed this log, as its events tell.
-    ///
-    /// # Errors
-    /// When the journal cannot be read or a rotation is not signed as it should be.
-    pub fn keys(&self) -> Result<KeyHistory, CheckpointError> {
-        self.inner.writer.reader.keys()
-    }
-
-    /// Replaces the signing key: the present one vouches for the next, and is then destroyed.
-    /// Returns the new verifier key.
-    ///
-    /// # Errors
-    /// When a key cannot be read or written, or the event cannot be appended.
-    pub fn rotate_key(&self) -> Result<String, CheckpointError> {
-        let layout = &self.inner.layout;
-        let present = checkpoint::own_key(layout)?;
-        keys::settle(layout, self.keys()?.newest())?;
-        let next = keys::make_next_key(layout, &present)?;
-        let head = self.inner.writer.shared.head();
-        let signed = checkpoint::sign_rotation(head, &present, &next)?;
-        let facts = KeyRotated {
-            verifier_key: next.verifier(),
-            previous: present.verifier(),
-            size: signed.size,
-            root: signed.root,
-            note: signed.note,
-        };
-        let id = format!("rotation/{}", facts.verifier_key);
-        let event = NewEvent::new("ledger", id, RECORD, &facts)
-            .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
-        self.append_one(event).map_err(Box::new)?;
-        keys::take_next_key(layout)?;
-        Ok(facts.verifier_key)
-    }
-
-    /// Puts a checkpoint into a folder that others keep, and records that.
-    ///
-    /// # Errors
-    /// When the folder has seen a log that this one does not extend, or cannot be written.
-    pub fn send_checkpoint(
-        &self,
-        signed: &SignedCheckpoint,
-        dir: &Path,
-    ) -> Result<PathBuf, CheckpointError> {
-        let tiles = self.reader().tiles().ok();
-        let extends = |size, root| {
-            size == 0 || tiles.is_some_and(|tiles| tiles.root_at(size).ok() == Some(root))
-        };
-        let file = checkpoint::send_to_dir(dir, signed, extends)?;
-        self.note_sent(signed, &dir.display().to_string())?;
-        Ok(file)
-    }
-
-    /// Records that a checkpoint was put where others keep it.
-    ///
-    /// # Errors
-    /// When the event cannot be appended.
-    pub fn note_sent(&self, signed: &SignedCheckpoint, place: &str) -> Result<(), CheckpointError> {
-        let (size, root) = (signed.size, signed.root);
-        let facts = CheckpointSent { size, root, place: place.to_owned() };
-        let id = format!("sent/{size}/{place}");
-        let event = NewEvent::new("ledger", id, RECORD, &facts)
-            .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
-        self.append_one(event).map_err(Box::new)?;
-        Ok(())
-    }
-
     /// Flushes the store and lets the lock go. Other handles can append no more.
     ///
     /// # Errors
     /// When the store cannot be flushed; the journal has everything all the same.
     pub fn close(self) -> Result<(), CloseError> {
-        self.inner.writer.close()
+        self.inner.hand.close()
     }
 }
 

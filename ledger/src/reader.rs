@@ -67,6 +67,12 @@ pub enum ReadError {
         /// What is wrong.
         source: CodecError,
     },
+    /// The process that holds the notebook cannot be asked.
+    #[error("{reason}")]
+    Holder {
+        /// What went wrong.
+        reason: String,
+    },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {

@@ -107,8 +107,8 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
     verify_against(dir, &Outside::default())
 }
 
-/// Verifies the notebook in `dir`, and that it extends what was kept elsewhere. Works while a process writes to it; the store is compared only
-/// when nobody holds the lock.
+/// Verifies the notebook in `dir`, and that it extends what was kept elsewhere. Works while a
+/// process writes to it; the store is compared only when nobody holds the lock.
 ///
 /// # Errors
 /// When there is no notebook, or the file system refuses. Damage is no error: it is reported.

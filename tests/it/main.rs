@@ -4,6 +4,7 @@
 mod docs;
 mod fetching;
 mod licences;
+mod record;
 mod refusals;
 mod serving;
 mod support;

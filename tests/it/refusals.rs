@@ -114,23 +114,6 @@ fn a_folder_that_is_no_notebook() {
 }
 
 #[test]
-fn a_second_writer_is_refused_while_readers_go_on() {
-    let bench = Bench::with_notebook();
-    bench.run(&["ingest", &samples()]).ok();
-    let holder =
-        ledger::Notebook::open(&bench.notebook(), std::sync::Arc::new(ledger::SystemClock));
-    let holder = holder.unwrap();
-    let error = bench.run(&["ingest", &samples()]).fails(5);
-    assert!(text(&error, "message").contains("held by"), "{error}");
-    assert!(text(&error, "hint").contains("reading"), "{error}");
-    for command in [&["status"][..], &["log", "-n", "3"], &["show", "0"], &["search", "weather"]] {
-        bench.run(command).ok();
-    }
-    drop(holder);
-    bench.run(&["ingest", &samples()]).ok();
-}
-
-#[test]
 fn an_empty_suite_and_an_empty_split_are_errors() {
     let bench = Bench::with_notebook();
     bench.run(&["ingest", &samples()]).ok();

@@ -30,6 +30,8 @@ pub struct OpenReport {
     pub rebuilt: Option<Rebuilt>,
     /// Events that the store had not made durable and was given again.
     pub reapplied: u64,
+    /// Why other processes cannot write through this one.
+    pub unreachable: Option<String>,
 }
 
 /// Why and how the copies behind the journal were rebuilt.

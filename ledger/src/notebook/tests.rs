@@ -63,7 +63,7 @@ pub(crate) fn copy(from: &Path, to: &Path) {
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             copy(&entry.path(), &target);
-        } else {
+        } else if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), target).unwrap();
         }
     }
@@ -497,7 +497,7 @@ fn checkpoints_are_signed_recorded_and_kept() {
     let signed = notebook.checkpoint().unwrap();
     assert_eq!((signed.size, signed.root), (head.size, head.root));
     let event = notebook.reader().get(21).unwrap().unwrap();
-    assert_eq!(event.facts::<CheckpointSigned>().unwrap().note, signed.note);
+    assert_eq!(event.facts::<crate::catalogue::CheckpointSigned>().unwrap().note, signed.note);
     let kept = fs::read_to_string(dir.path().join("checkpoints/latest")).unwrap();
     assert_eq!(kept, signed.note);
     let created: LedgerCreated = notebook.reader().get(0).unwrap().unwrap().facts().unwrap();
@@ -556,7 +556,8 @@ fn the_store_is_flushed_as_it_grows() {
         notebook.append_one(event("s", &format!("id-{n}"), n)).unwrap();
     }
     // The copy is made while the store's thread rests.
-    while notebook.inner.writer.applier.applied() < 46 {
+    let super::Hand::Held { writer, .. } = &notebook.inner.hand else { unreachable!() };
+    while writer.applier.applied() < 46 {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     let crashed = tempfile::tempdir().unwrap();

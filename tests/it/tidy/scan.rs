@@ -254,7 +254,7 @@ pub(crate) fn declared(masked: &[char]) -> Vec<(String, bool)> {
         }
         let before: String = masked[..at].iter().collect();
         let item = before.rsplit([';', '}', '{']).next().unwrap_or_default();
-        let for_tests = item.contains("#[cfg(test)]");
+        let for_tests = item.contains("#[cfg(test)]") || item.contains("#[cfg(any(test,");
         modules.push((masked[from..end].iter().collect(), for_tests));
     }
     modules
