@@ -14,7 +14,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 pub struct Subscription(Source);
 
 enum Source {
-    Journal { events: Events, writer: Option<Arc<Shared>>, next: u64 },
+    Journal { events: Box<Events>, writer: Option<Arc<Shared>>, next: u64 },
     Memory { log: MemoryLog, next: u64 },
 }
 
@@ -88,7 +88,7 @@ impl Reader {
     /// # Errors
     /// When the journal cannot be read.
     pub fn subscribe(&self, from: u64) -> Result<Subscription, ReadError> {
-        let (events, writer) = (self.events(from)?, self.writer());
+        let (events, writer) = (Box::new(self.events(from)?), self.writer());
         Ok(Subscription(Source::Journal { events, writer, next: from }))
     }
 }
