@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use crate::durable::{create_dir, sync_dir, temporary_in, write_synced};
+use crate::device::{Device, Disk};
+use crate::durable::{create_dir, temporary_in, write_synced};
 use crate::event::BodyRef;
 use crate::id::Digest;
 use crate::layout::Layout;
@@ -22,6 +24,7 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub struct Blobs {
     dir: PathBuf,
+    device: Arc<dyn Device>,
 }
 
 /// Says why a body cannot be stored or read.
@@ -63,7 +66,11 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> BlobError + use<'_> {
 impl Blobs {
     /// Takes the bodies of the notebook in `dir`. Nothing is read or made yet.
     pub fn open(dir: &Path) -> Self {
-        Self { dir: Layout::new(dir).blobs() }
+        Self::on(dir, Arc::new(Disk))
+    }
+
+    pub(crate) fn on(dir: &Path, device: Arc<dyn Device>) -> Self {
+        Self { dir: Layout::new(dir).blobs(), device }
     }
 
     /// Returns the file of a body, whether it exists or not.
@@ -116,7 +123,7 @@ impl Blobs {
         } else {
             self.settle(&temporary, &body.digest, &mut touched)?;
         }
-        sync_all(&touched)?;
+        self.sync_all(&touched)?;
         Ok(body)
     }
 
@@ -179,7 +186,8 @@ impl Blobs {
             };
             if seen.insert(body.digest) && !self.holds(&body) {
                 let temporary = temporary_in(&staging);
-                write_synced(&temporary, bytes, 0o644).map_err(at(&temporary))?;
+                write_synced(self.device.as_ref(), &temporary, bytes, 0o644)
+                    .map_err(at(&temporary))?;
                 written.push((temporary, body.digest));
             } else {
                 // Another writer may have renamed it a moment ago without a sync yet.
@@ -190,8 +198,14 @@ impl Blobs {
         for (temporary, digest) in &written {
             self.settle(temporary, digest, &mut touched)?;
         }
-        sync_all(&touched)?;
+        self.sync_all(&touched)?;
         Ok(stored)
+    }
+
+    /// Syncs directories.
+    fn sync_all(&self, dirs: &BTreeSet<PathBuf>) -> Result<(), BlobError> {
+        let there = dirs.iter().filter(|dir| dir.is_dir());
+        there.map(|dir| self.device.sync_dir(dir).map_err(at(dir))).collect()
     }
 
     /// Tells whether a body of that name and length is there.
@@ -220,7 +234,7 @@ impl Blobs {
             touched.insert(self.dir.clone());
         }
         touched.insert(shard.to_owned());
-        fs::rename(temporary, &path).map_err(at(&path))
+        self.device.rename(temporary, &path).map_err(at(&path))
     }
 }
 
@@ -248,11 +262,6 @@ fn body_of(fields: &Map<String, Value>) -> Option<BodyRef> {
         return None;
     }
     serde_json::from_value(Value::Object(fields.clone())).ok()
-}
-
-/// Syncs directories.
-fn sync_all(dirs: &BTreeSet<PathBuf>) -> Result<(), BlobError> {
-    dirs.iter().filter(|dir| dir.is_dir()).try_for_each(|dir| sync_dir(dir).map_err(at(dir)))
 }
 
 /// Copies a file into a synced new one and names its content.

@@ -1,10 +1,12 @@
 //! Writing files so that they survive a power cut.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::device::{Device, Disk};
 
 /// Makes names of temporary files unique within the process.
 static TEMPORARY: AtomicU64 = AtomicU64::new(0);
@@ -49,11 +51,21 @@ pub fn create_dir(dir: &Path) -> io::Result<()> {
 /// # Errors
 /// When any step fails; the temporary file is removed where that is still possible.
 pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    write_file_on(&Disk, path, bytes, mode)
+}
+
+/// [`write_file`] on a device.
+pub(crate) fn write_file_on(
+    device: &dyn Device,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     let temporary = temporary_in(dir);
-    let written = write_synced(&temporary, bytes, mode)
-        .and_then(|()| fs::rename(&temporary, path))
-        .and_then(|()| sync_dir(dir));
+    let written = write_synced(device, &temporary, bytes, mode)
+        .and_then(|()| device.rename(&temporary, path))
+        .and_then(|()| device.sync_dir(dir));
     if written.is_err() {
         // The first failure is the one to tell; a stray temporary file harms nobody.
         let _ = fs::remove_file(&temporary);
@@ -62,10 +74,15 @@ pub fn write_file(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 /// Writes and syncs a new file.
-pub(crate) fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+pub(crate) fn write_synced(
+    device: &dyn Device,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    device.write(&file, bytes, 0)?;
+    device.sync(&file)
 }
 
 /// Returns how many bytes an ordinary user may still write to the file system of `file`.

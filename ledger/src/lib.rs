@@ -15,8 +15,11 @@ pub mod clock;
 pub mod codec;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod device;
 pub mod durable;
 pub mod event;
+#[cfg(test)]
+mod faults;
 #[cfg(test)]
 mod golden;
 pub mod id;

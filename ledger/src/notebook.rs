@@ -9,6 +9,7 @@ use crate::catalogue::LedgerCreated;
 use crate::checkpoint::{self, CheckpointError};
 use crate::clock::Clock;
 use crate::codec::CodecError;
+use crate::device::{Device, Disk};
 use crate::durable::{create_dir, write_file};
 use crate::event::NewEvent;
 pub use crate::journal::Dropped;
@@ -279,6 +280,7 @@ pub struct Notebook {
 
 struct Inner {
     layout: Layout,
+    device: Arc<dyn Device>,
     blobs: Blobs,
     reader: Reader,
     report: OpenReport,
@@ -377,6 +379,7 @@ impl Notebook {
             blobs: Blobs::open(dir),
             reader: Reader::over(layout.clone(), None),
             layout,
+            device: Arc::new(Disk),
             report: OpenReport::default(),
             hand: Hand::Attached(client),
         };
@@ -410,7 +413,8 @@ impl Notebook {
     ) -> Result<Self, OpenError> {
         let (writer, mut report) = open::open(&layout, lock, clock, options)?;
         let begins = report.events == 0;
-        let (writer, blobs) = (Arc::new(writer), Blobs::open(layout.dir()));
+        let device = Arc::clone(&writer.options.device);
+        let (writer, blobs) = (Arc::new(writer), Blobs::on(layout.dir(), Arc::clone(&device)));
         let reader = writer.reader.clone();
         let server = match Server::start(&layout.socket(), Arc::clone(&writer)) {
             Ok(server) => Some(server),
@@ -420,7 +424,7 @@ impl Notebook {
             }
         };
         let hand = Hand::Held { writer, server: Mutex::new(server) };
-        let inner = Inner { layout, blobs, reader, report, hand };
+        let inner = Inner { layout, device, blobs, reader, report, hand };
         let notebook = Self { inner: Arc::new(inner) };
         if notebook.inner.layout.next_key().exists() {
             // A rotation was cut short. Signing is not needed to go on, so a failure waits.

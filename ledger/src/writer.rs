@@ -15,10 +15,11 @@ use tlog_tiles::Hash;
 use crate::applier::{Applier, Note};
 use crate::clock::Clock;
 use crate::codec;
+use crate::device::{Device, Disk};
 use crate::durable::free_bytes;
 use crate::event::{Envelope, NewEvent};
 use crate::ids::{IdTable, hash_of};
-use crate::journal::{Device, Journal, Mark, SEGMENT_BYTES, push_frame};
+use crate::journal::{Journal, Mark, SEGMENT_BYTES, push_frame};
 use crate::layout::Lock;
 use crate::notebook::{AppendError, Appended, CloseError, Expected};
 use crate::plan::{Known, Row, StreamHead, plan};
@@ -39,7 +40,7 @@ pub(crate) struct Options {
     pub(crate) flush_events: u64,
     /// Events that the store may be behind the journal before appending waits for it.
     pub(crate) lag_events: u64,
-    /// What the journal is written to.
+    /// What journal, bodies and checkpoints are written to.
     pub(crate) device: Arc<dyn Device>,
 }
 
@@ -50,7 +51,7 @@ impl Default for Options {
             reserve_bytes: 16 * 1024 * 1024,
             flush_events: 32_768,
             lag_events: 131_072,
-            device: Arc::new(crate::journal::Disk),
+            device: Arc::new(Disk),
         }
     }
 }
@@ -277,9 +278,8 @@ impl Writer {
         let mut group = mem::replace(&mut state.staged, spare);
         state.number += 1;
         drop(state);
-        let device = self.options.device.as_ref();
         let events = group.notes.len() as u64;
-        let write = || journal.write(device, &mut group.frames, events);
+        let write = || journal.write(&mut group.frames, events);
         // Others wait for this group: they must hear of its end whatever it is.
         let written = match catch_unwind(AssertUnwindSafe(write)) {
             Ok(Ok(())) => Ok(()),

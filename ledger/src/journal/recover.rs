@@ -4,9 +4,11 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::write::write_zeros;
 use super::{Cursor, Journal, Segment, Step, Tail, segments};
+use crate::device::Device;
 use crate::durable::{create_dir, write_file};
 use crate::reader::ReadError;
 
@@ -29,6 +31,7 @@ pub(crate) fn recover(
     dir: &Path,
     segment_bytes: u64,
     floor: u64,
+    device: Arc<dyn Device>,
 ) -> Result<(Journal, Option<Dropped>), ReadError> {
     let failed = |source: io::Error| ReadError::Io { path: dir.to_owned(), source };
     remove_unfinished(dir).map_err(failed)?;
@@ -37,13 +40,13 @@ pub(crate) fn recover(
         if floor > 0 {
             return Err(lost(dir, 0, 0, "the journal is empty, but events are known to exist"));
         }
-        let journal = Journal::begin(dir, 0, segment_bytes).map_err(failed)?;
+        let journal = Journal::begin(dir, 0, segment_bytes, device).map_err(failed)?;
         return Ok((journal, None));
     };
     if all.first().is_some_and(|first| first.first != 0) {
         return Err(lost(dir, 0, 0, "the first segment is missing"));
     }
-    open_last(dir, last, segment_bytes, floor)
+    open_last(last, segment_bytes, floor, device)
 }
 
 /// Removes segments that never got their name.
@@ -63,12 +66,13 @@ fn lost(path: &Path, offset: u64, seq: u64, what: &'static str) -> ReadError {
 
 /// Finds the end of the last segment.
 fn open_last(
-    dir: &Path,
     last: &Segment,
     segment_bytes: u64,
     floor: u64,
+    device: Arc<dyn Device>,
 ) -> Result<(Journal, Option<Dropped>), ReadError> {
     let failed = |source: io::Error| ReadError::Io { path: last.path.clone(), source };
+    let dir = last.path.parent().unwrap_or(Path::new("."));
     let mut cursor = Cursor::open(&last.path, last.first)?;
     let mut end = cursor.place();
     // Places of the batches of the newest group, so that they can be written again below.
@@ -103,17 +107,18 @@ fn open_last(
     if newest_group.0 < end.offset {
         // A group whose sync failed may stand in the page cache only, and look sound from there.
         // Writing the same bytes again makes the sync below mean what it says.
-        rewrite(&file, newest_group.0, end.offset).map_err(failed)?;
+        rewrite(device.as_ref(), &file, newest_group.0, end.offset).map_err(failed)?;
     }
     let old = file.metadata().map_err(failed)?.len();
     if dropped.is_some() {
-        write_zeros(&file, end.offset, size).map_err(failed)?;
+        write_zeros(device.as_ref(), &file, end.offset, size).map_err(failed)?;
     } else if old < size {
-        write_zeros(&file, old, size).map_err(failed)?;
+        write_zeros(device.as_ref(), &file, old, size).map_err(failed)?;
     }
-    file.sync_all().map_err(failed)?;
+    device.sync(&file).map_err(failed)?;
     let journal = Journal {
         dir: dir.to_owned(),
+        device,
         segment_bytes,
         file,
         header,
@@ -127,11 +132,11 @@ fn open_last(
 }
 
 /// Writes the bytes of a range over themselves.
-fn rewrite(file: &fs::File, from: u64, to: u64) -> io::Result<()> {
+fn rewrite(device: &dyn Device, file: &fs::File, from: u64, to: u64) -> io::Result<()> {
     let length = usize::try_from(to - from).map_err(io::Error::other)?;
     let mut bytes = vec![0_u8; length];
     file.read_exact_at(&mut bytes, from)?;
-    file.write_all_at(&bytes, from)
+    device.write(file, &bytes, from)
 }
 
 /// Copies everything behind the cursor's place into `quarantine/`.

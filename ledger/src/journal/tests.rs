@@ -1,12 +1,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
 use super::frame::FRAME_HEADER;
 use super::frame::{Parsed, SEGMENT_HEADER, SegmentHeader, parse};
 use super::*;
+use crate::device::Disk;
 use crate::reader::{Frames, Reader};
 
 /// Batches of events; each inner list is one batch.
@@ -28,7 +30,7 @@ fn write(journal: &mut Journal, groups: &[Group]) {
                 events += 1;
             }
         }
-        journal.write(&Disk, &mut bytes, events).unwrap();
+        journal.write(&mut bytes, events).unwrap();
     }
 }
 
@@ -41,7 +43,7 @@ fn sample() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
     fs::create_dir(&path).unwrap();
-    let (mut journal, _) = recover(&path, 1024, 0).unwrap();
+    let (mut journal, _) = recover(&path, 1024, 0, Arc::new(Disk)).unwrap();
     let first = vec![vec![event("a0")], vec![event("a1"), event("a2")]];
     let second = vec![vec![event("b3"), event("b4")], vec![event("b5"), event("b6"), event("b7")]];
     write(&mut journal, &[first, second]);
@@ -113,7 +115,7 @@ fn a_cut_leaves_whole_batches() {
         let whole = [8, 5, 3, 1].into_iter().find(|&n| places[n] <= cut).unwrap();
         let seen = read_all(dir.path()).unwrap();
         assert_eq!(seen, all[..whole], "a reader, cut at {cut}");
-        let (mut journal, dropped) = recover(&path, 1024, 0).unwrap();
+        let (mut journal, dropped) = recover(&path, 1024, 0, Arc::new(Disk)).unwrap();
         assert_eq!(journal.next(), whole as u64, "the writer, cut at {cut}");
         let has_tail = bytes[places[whole]..cut].iter().any(|&byte| byte != 0);
         assert_eq!(dropped.is_some(), has_tail, "cut at {cut}");
@@ -147,7 +149,7 @@ fn holes_in_the_unsynced_group_are_a_torn_tail() {
             fs::write(&segment, &torn).unwrap();
             // Batches are whole up to the one that the hole begins in.
             let whole = if from < places[5] { 3 } else { 5 };
-            let (journal, dropped) = recover(&path, 1024, 0).unwrap();
+            let (journal, dropped) = recover(&path, 1024, 0, Arc::new(Disk)).unwrap();
             assert_eq!(journal.next(), whole, "hole from {from} to {to}");
             assert!(dropped.is_some());
             assert_eq!(read_all(dir.path()).unwrap(), all[..whole as usize]);
@@ -168,7 +170,10 @@ fn damage_before_a_later_group_is_never_cut() {
             damaged[at] ^= change;
             fs::write(&segment, &damaged).unwrap();
             let expected = (0..3).rfind(|&n| places[n] <= at).unwrap() as u64;
-            for outcome in [recover(&path, 1024, 0).map(|_| ()), read_all(dir.path()).map(|_| ())] {
+            for outcome in [
+                recover(&path, 1024, 0, Arc::new(Disk)).map(|_| ()),
+                read_all(dir.path()).map(|_| ()),
+            ] {
                 match outcome {
                     Err(ReadError::Corrupt { seq, .. }) => assert_eq!(seq, expected),
                     other => panic!("byte {at} ^ {change:#x}: {other:?}"),
@@ -181,7 +186,7 @@ fn damage_before_a_later_group_is_never_cut() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1;
         fs::write(&segment, &damaged).unwrap();
-        assert!(recover(&path, 1024, 0).is_err(), "byte {at} of the header");
+        assert!(recover(&path, 1024, 0, Arc::new(Disk)).is_err(), "byte {at} of the header");
     }
 }
 
@@ -192,17 +197,17 @@ fn a_tail_below_the_floor_is_corruption() {
     let places = offsets(dir.path());
     let segment = path.join(segment_name(0));
     let bytes = fs::read(&segment).unwrap();
-    assert_eq!(recover(&path, 1024, 8).unwrap().0.next(), 8);
+    assert_eq!(recover(&path, 1024, 8, Arc::new(Disk)).unwrap().0.next(), 8);
     let mut damaged = bytes.clone();
     damaged[places[7] + FRAME_HEADER] ^= 1;
     for changed in [damaged, bytes[..places[7]].to_vec(), bytes[..places[7] + 3].to_vec()] {
         fs::write(&segment, &changed).unwrap();
-        match recover(&path, 1024, 8) {
+        match recover(&path, 1024, 8, Arc::new(Disk)) {
             Err(ReadError::Corrupt { seq: 7, .. }) => {}
             other => panic!("{other:?}"),
         }
         assert_eq!(fs::read(&segment).unwrap(), changed, "nothing was changed");
-        assert_eq!(recover(&path, 1024, 5).unwrap().0.next(), 5);
+        assert_eq!(recover(&path, 1024, 5, Arc::new(Disk)).unwrap().0.next(), 5);
         fs::write(&segment, &bytes).unwrap();
     }
 }
@@ -220,7 +225,10 @@ fn misplaced_frames_are_damage() {
     swapped[places[2]..places[3]].copy_from_slice(&bytes[places[1]..places[2]]);
     fs::write(&segment, &swapped).unwrap();
     assert!(matches!(read_all(dir.path()), Err(ReadError::Corrupt { seq: 1, .. })));
-    assert!(matches!(recover(&path, 1024, 0), Err(ReadError::Corrupt { seq: 1, .. })));
+    assert!(matches!(
+        recover(&path, 1024, 0, Arc::new(Disk)),
+        Err(ReadError::Corrupt { seq: 1, .. })
+    ));
 
     let salt = SegmentHeader::decode(&bytes).unwrap().salt;
     let mut foreign = Vec::new();
@@ -233,7 +241,7 @@ fn groups_roll_into_new_segments_and_never_span_two() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
     fs::create_dir(&path).unwrap();
-    let (mut journal, _) = recover(&path, 256, 0).unwrap();
+    let (mut journal, _) = recover(&path, 256, 0, Arc::new(Disk)).unwrap();
     let mut expected = Vec::new();
     for n in 0..40_usize {
         let batch: Vec<_> = (0..=n % 3).map(|i| vec![b'x'; 10 + 7 * i + n]).collect();
@@ -253,7 +261,7 @@ fn groups_roll_into_new_segments_and_never_span_two() {
     }
     assert_eq!(reader.raw(expected.len() as u64).unwrap(), None);
     drop(journal);
-    let (journal, dropped) = recover(&path, 256, expected.len() as u64).unwrap();
+    let (journal, dropped) = recover(&path, 256, expected.len() as u64, Arc::new(Disk)).unwrap();
     assert_eq!((journal.next(), dropped), (expected.len() as u64, None));
 
     // A segment in the middle that ends early is damage, however it came about.
@@ -264,7 +272,10 @@ fn groups_roll_into_new_segments_and_never_span_two() {
     fs::remove_file(&middle.path).unwrap();
     assert!(matches!(read_all(dir.path()), Err(ReadError::Corrupt { .. })));
     fs::remove_file(&all[0].path).unwrap();
-    assert!(matches!(recover(&path, 256, 0), Err(ReadError::Corrupt { seq: 0, .. })));
+    assert!(matches!(
+        recover(&path, 256, 0, Arc::new(Disk)),
+        Err(ReadError::Corrupt { seq: 0, .. })
+    ));
 }
 
 #[test]
@@ -273,7 +284,7 @@ fn an_unfinished_segment_is_no_segment() {
     let stray = path.join("00000000000000000008.new");
     fs::write(&stray, b"half a head").unwrap();
     assert_eq!(read_all(dir.path()).unwrap().len(), 8);
-    assert_eq!(recover(&path, 1024, 8).unwrap().0.next(), 8);
+    assert_eq!(recover(&path, 1024, 8, Arc::new(Disk)).unwrap().0.next(), 8);
     assert!(!stray.exists());
 }
 
@@ -295,7 +306,7 @@ fn a_reader_follows_the_writer() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal");
     fs::create_dir(&path).unwrap();
-    let (mut journal, _) = recover(&path, 200, 0).unwrap();
+    let (mut journal, _) = recover(&path, 200, 0, Arc::new(Disk)).unwrap();
     let mut frames = frames(dir.path());
     for n in 0..30_u8 {
         assert_eq!(frames.next_frame().unwrap(), None);

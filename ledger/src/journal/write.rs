@@ -1,39 +1,16 @@
 //! Writing the journal.
 
-use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::frame::{FRAME_HEADER, SEGMENT_HEADER, SegmentHeader, seal_frame};
 use super::segment_name;
-use crate::durable::sync_dir;
-
-/// The two calls that an acknowledgement rests on. Tests put a failing device in their place.
-pub(crate) trait Device: Debug + Send + Sync {
-    /// Writes all bytes at an offset.
-    fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Makes what was written to a file durable.
-    fn sync(&self, file: &File) -> io::Result<()>;
-}
-
-/// The real device.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Disk;
-
-impl Device for Disk {
-    fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        file.write_all_at(bytes, offset)
-    }
-
-    fn sync(&self, file: &File) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(file)?)
-    }
-}
+use crate::device::Device;
 
 /// How much larger than the first a segment may become.
 const GROWTH: u64 = 4;
@@ -45,6 +22,7 @@ const LARGE_GROUP: u64 = 32 * 1024;
 #[derive(Debug)]
 pub(crate) struct Journal {
     pub(super) dir: PathBuf,
+    pub(super) device: Arc<dyn Device>,
     pub(super) segment_bytes: u64,
     pub(super) file: File,
     pub(super) header: SegmentHeader,
@@ -71,14 +49,14 @@ pub(crate) struct Spare {
 impl Spare {
     /// Makes the file under a name that opening sweeps away. `written` says whether its zeros
     /// are written, or its space is only set aside where the file system can do that.
-    fn make(dir: &Path, size: u64, written: bool) -> io::Result<Self> {
+    fn make(dir: &Path, size: u64, written: bool, device: &dyn Device) -> io::Result<Self> {
         let path = dir.join("spare.new");
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
         if written || fallocate(&file, FallocateFlags::empty(), 0, size).is_err() {
-            write_zeros(&file, 0, size)?;
+            write_zeros(device, &file, 0, size)?;
         }
-        file.sync_all()?;
+        device.sync(&file)?;
         Ok(Self { file, path, size })
     }
 }
@@ -94,22 +72,34 @@ impl Journal {
     }
 
     /// Makes a new segment. Under its final name it always has its header and its zeros.
-    pub(super) fn begin(dir: &Path, first: u64, segment_bytes: u64) -> io::Result<Self> {
-        let spare = Spare::make(dir, segment_bytes, true)?;
-        Self::begin_in(dir, first, segment_bytes, spare)
+    pub(super) fn begin(
+        dir: &Path,
+        first: u64,
+        segment_bytes: u64,
+        device: Arc<dyn Device>,
+    ) -> io::Result<Self> {
+        let spare = Spare::make(dir, segment_bytes, true, device.as_ref())?;
+        Self::begin_in(spare, first, segment_bytes, device)
     }
 
-    fn begin_in(dir: &Path, first: u64, segment_bytes: u64, spare: Spare) -> io::Result<Self> {
+    fn begin_in(
+        spare: Spare,
+        first: u64,
+        segment_bytes: u64,
+        device: Arc<dyn Device>,
+    ) -> io::Result<Self> {
         let mut salt = [0_u8; 4];
         getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
         let header = SegmentHeader { salt: u32::from_le_bytes(salt), first };
         let Spare { file, path, size } = spare;
-        file.write_all_at(&header.encode(), 0)?;
-        file.sync_all()?;
-        fs::rename(&path, dir.join(segment_name(first)))?;
-        sync_dir(dir)?;
+        let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
+        device.write(&file, &header.encode(), 0)?;
+        device.sync(&file)?;
+        device.rename(&path, &dir.join(segment_name(first)))?;
+        device.sync_dir(&dir)?;
         Ok(Self {
-            dir: dir.to_owned(),
+            dir,
+            device,
             segment_bytes,
             file,
             header,
@@ -126,19 +116,14 @@ impl Journal {
     /// begins the next one where little is left.
     ///
     /// After an error nobody knows what is on disk: the journal must be opened again.
-    pub(crate) fn write(
-        &mut self,
-        device: &dyn Device,
-        group: &mut [u8],
-        events: u64,
-    ) -> io::Result<()> {
+    pub(crate) fn write(&mut self, group: &mut [u8], events: u64) -> io::Result<()> {
         let room = self.size.saturating_sub(self.offset);
         if (group.len() as u64) > room && room < self.size / 4 {
             self.roll()?;
         }
         seal(self.header.salt, group);
-        device.write(&self.file, group, self.offset)?;
-        device.sync(&self.file)?;
+        self.device.write(&self.file, group, self.offset)?;
+        self.device.sync(&self.file)?;
         self.offset += group.len() as u64;
         self.next += events;
         self.groups = (self.groups.0 + 1, self.groups.1 + group.len() as u64);
@@ -153,9 +138,13 @@ impl Journal {
         let spare = match self.spare.take().map(JoinHandle::join) {
             Some(Ok(Ok(spare))) => spare,
             // What went wrong in the background is tried again here, where it can be told.
-            _ => Spare::make(&self.dir, self.next_size(), self.writes_zeros())?,
+            _ => {
+                let (size, written) = (self.next_size(), self.writes_zeros());
+                Spare::make(&self.dir, size, written, self.device.as_ref())?
+            }
         };
-        *self = Self::begin_in(&self.dir, self.next, self.segment_bytes, spare)?;
+        let device = Arc::clone(&self.device);
+        *self = Self::begin_in(spare, self.next, self.segment_bytes, device)?;
         Ok(())
     }
 
@@ -171,7 +160,8 @@ impl Journal {
     /// Has the next segment made in the background.
     fn prepare(&mut self) {
         let (dir, size, written) = (self.dir.clone(), self.next_size(), self.writes_zeros());
-        let work = move || Spare::make(&dir, size, written);
+        let device = Arc::clone(&self.device);
+        let work = move || Spare::make(&dir, size, written, device.as_ref());
         let thread = std::thread::Builder::new().name("ledger-segment".to_owned());
         // Without a thread the segment is made when it is needed.
         self.spare = thread.spawn(work).ok();
@@ -199,12 +189,12 @@ fn seal(salt: u32, group: &mut [u8]) {
 }
 
 /// Writes zeros from one offset to another, so that later writes change no metadata.
-pub(super) fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+pub(super) fn write_zeros(device: &dyn Device, file: &File, from: u64, to: u64) -> io::Result<()> {
     let zeros = vec![0_u8; 256 * 1024];
     let mut at = from;
     while at < to {
         let length = usize::try_from(to - at).unwrap_or(usize::MAX).min(zeros.len());
-        file.write_all_at(zeros.get(..length).unwrap_or_default(), at)?;
+        device.write(file, zeros.get(..length).unwrap_or_default(), at)?;
         at += length as u64;
     }
     Ok(())

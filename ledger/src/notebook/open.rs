@@ -64,7 +64,9 @@ pub(super) fn open(
     let known = found.as_ref().map_or(0, |(_, _, applied)| *applied);
     // A checkpoint is signed after the events that it covers were durable.
     let signed = checkpoint::latest(layout).map_or(0, |(size, _)| size);
-    let (journal, dropped) = recover(&layout.journal(), options.segment_bytes, known.max(signed))?;
+    let device = Arc::clone(&options.device);
+    let (journal, dropped) =
+        recover(&layout.journal(), options.segment_bytes, known.max(signed), device)?;
     let mut recovery = Recovery {
         layout,
         options: &options,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Notebook, RECORD};
 use crate::catalogue::{CheckpointSent, CheckpointSigned, KeyRotated};
 use crate::checkpoint::{self, CheckpointError, SignedCheckpoint};
-use crate::durable::{create_dir, write_file};
+use crate::durable::{create_dir, write_file_on};
 use crate::event::NewEvent;
 use crate::keys::{self, KeyHistory};
 
@@ -23,9 +23,10 @@ impl Notebook {
         let event = NewEvent::new("ledger", id, RECORD, &facts)
             .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
         self.append_one(event).map_err(Box::new)?;
+        let device = self.inner.device.as_ref();
         let path = self.inner.layout.latest_checkpoint();
         create_dir(&self.inner.layout.checkpoints())
-            .and_then(|()| write_file(&path, signed.note.as_bytes(), 0o644))
+            .and_then(|()| write_file_on(device, &path, signed.note.as_bytes(), 0o644))
             .map_err(|source| CheckpointError::Io { path, source })?;
         self.flush();
         Ok(signed)

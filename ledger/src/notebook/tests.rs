@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::*;
 use crate::clock::FixedClock;
+use crate::device::{Device, Disk};
 use crate::event::EVENT_BYTES_MAX;
-use crate::journal::Device;
 use crate::verify::verify;
 
 fn clock() -> Arc<dyn Clock> {
@@ -430,6 +430,14 @@ impl Device for Faulty {
             Fault::SyncFailsPersisted | Fault::SyncFailsHalf => Err(io::Error::other("EIO")),
             _ => Ok(()),
         }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Disk.rename(from, to)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        Disk.sync_dir(dir)
     }
 }
 
