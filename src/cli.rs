@@ -16,6 +16,7 @@ mod log;
 mod model;
 mod promote;
 mod prove;
+mod repair;
 mod replay;
 mod search;
 mod serve;
@@ -110,6 +111,8 @@ enum Command {
     Why(why::Args),
     /// Verify that nobody edited the record
     Verify(verify::Args),
+    /// Restore damaged copies from sound ones
+    Repair(repair::Args),
     /// Sign size and root of the log, and send that elsewhere
     Checkpoint(checkpoint::Args),
     /// Write a proof that an event is in the signed log
@@ -305,6 +308,7 @@ fn dispatch(cli: Cli) -> Result<Output, AppError> {
         Command::Replay(args) => replay::run(globals, args),
         Command::Why(args) => why::run(globals, args),
         Command::Verify(args) => verify::run(globals, args),
+        Command::Repair(args) => repair::run(globals, args),
         Command::Checkpoint(args) => checkpoint::run(globals, args),
         Command::Prove(args) => prove::run(globals, args),
         Command::Key(args) => key::run(globals, args),

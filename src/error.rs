@@ -94,6 +94,9 @@ pub enum AppError {
     /// A checkpoint cannot be signed or read.
     #[error(transparent)]
     Checkpoint(#[from] ledger::CheckpointError),
+    /// Nothing could be repaired.
+    #[error(transparent)]
+    Repair(#[from] ledger::RepairError),
     /// There is no proof, or one proves nothing.
     #[error(transparent)]
     Proof(#[from] ledger::ProofError),
@@ -215,6 +218,7 @@ impl AppError {
             }
             Self::Export(ledger::ExportError::Read(source)) => read_kind(source),
             Self::Export(_) => Kind::Storage,
+            Self::Repair(error) => repair_kind(error),
             Self::Fold(_) | Self::Json(_) => Kind::Internal,
         }
     }
@@ -268,7 +272,9 @@ fn open_hint(error: &OpenError) -> Option<String> {
             "the process that holds it does not answer through its socket: wait until it ends, or \
              end it; reading commands (log, show, search, why, status) work meanwhile"
         }
-        OpenError::Corrupt { .. } => "`ledger verify` says which events are sound",
+        OpenError::Corrupt { .. } => {
+            "`ledger verify` says which events are sound, `ledger repair` restores what has a copy"
+        }
         _ => return None,
     };
     Some(hint.to_owned())
@@ -287,6 +293,16 @@ fn read_kind(error: &ledger::ReadError) -> Kind {
         ledger::ReadError::NotANotebook { .. } => Kind::NotFound,
         ledger::ReadError::Io { .. } => Kind::Storage,
         _ => Kind::Damaged,
+    }
+}
+
+fn repair_kind(error: &ledger::RepairError) -> Kind {
+    match error {
+        ledger::RepairError::Locked { .. } => Kind::Busy,
+        ledger::RepairError::NoCopy { .. } => Kind::Damaged,
+        ledger::RepairError::Read(source) => read_kind(source),
+        ledger::RepairError::Open(source) => open_kind(source),
+        _ => Kind::Storage,
     }
 }
 

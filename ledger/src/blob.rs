@@ -204,8 +204,8 @@ impl Blobs {
 
     /// Syncs directories.
     fn sync_all(&self, dirs: &BTreeSet<PathBuf>) -> Result<(), BlobError> {
-        let there = dirs.iter().filter(|dir| dir.is_dir());
-        there.map(|dir| self.device.sync_dir(dir).map_err(at(dir))).collect()
+        let mut there = dirs.iter().filter(|dir| dir.is_dir());
+        there.try_for_each(|dir| self.device.sync_dir(dir).map_err(at(dir)))
     }
 
     /// Tells whether a body of that name and length is there.

@@ -34,6 +34,7 @@ pub mod notebook;
 mod plan;
 pub mod proof;
 pub mod reader;
+pub mod repair;
 mod socket;
 mod store;
 pub mod subscribe;
@@ -55,6 +56,7 @@ pub use notebook::{
 };
 pub use proof::{Extension, LogProof, ProofError, Proven};
 pub use reader::{Head, ReadError, Reader};
+pub use repair::{RepairError, RepairReport, repair};
 pub use subscribe::Subscription;
 pub use tiles_out::{ExportError, Exported};
 pub use verify::{Damage, Outside, VerifyError, VerifyReport, verify, verify_against};

@@ -59,6 +59,8 @@ pub struct VerifyReport {
     pub verifier_key: Option<String>,
     /// How the store compares: `equal`, `behind by N`, `missing`, `skipped: ...` or `damaged`.
     pub store: String,
+    /// Bodies that are missing or damaged.
+    pub bad_blobs: Vec<Digest>,
     /// Everything that is wrong.
     pub damage: Vec<Damage>,
 }
@@ -125,6 +127,7 @@ pub fn verify_against(dir: &Path, outside: &Outside) -> Result<VerifyReport, Ver
         root: Digest::of(b""),
         verifier_key: None,
         store: String::new(),
+        bad_blobs: Vec::new(),
         damage: Vec::new(),
     };
     // The lock is taken first, so that the journal stands still while it is compared.
@@ -299,6 +302,7 @@ fn check_blobs(dir: &Path, scan: &Scan, report: &mut VerifyReport) -> Result<(),
             }
             Err(BlobError::Io { path, source }) => return Err(VerifyError::Io { path, source }),
             Err(error) => {
+                report.bad_blobs.push(*digest);
                 report.wrong(Some(*seq), path.display().to_string(), error.to_string());
             }
         }

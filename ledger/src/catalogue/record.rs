@@ -53,7 +53,19 @@ pub struct CheckpointSent {
     pub place: String,
 }
 
+/// Damaged copies were restored from sound ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRepaired {
+    /// Events that were restored in the journal from the store, as runs: first and last.
+    pub journal: Vec<(u64, u64)>,
+    /// Store, tree and request ids were rebuilt from the journal.
+    pub store: bool,
+    /// Bodies that were taken from another copy of the notebook.
+    pub bodies: Vec<Digest>,
+}
+
 facts! {
+    LedgerRepaired = "ledger.repaired" / 1,
     KeyRotated = "key.rotated" / 1,
     CheckpointSent = "checkpoint.sent" / 1,
     LedgerCreated = "ledger.created" / 1,

@@ -22,7 +22,7 @@ pub(crate) use frame::encode_frame;
 pub(crate) use frame::{Mark, push_frame};
 pub use recover::Dropped;
 pub(crate) use recover::recover;
-pub(crate) use write::Journal;
+pub(crate) use write::{Journal, segment_bytes};
 
 use crate::reader::ReadError;
 

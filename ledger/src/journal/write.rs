@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-use super::frame::{FRAME_HEADER, SEGMENT_HEADER, SegmentHeader, seal_frame};
+use super::frame::{FRAME_HEADER, Mark, SEGMENT_HEADER, SegmentHeader, push_frame, seal_frame};
 use super::segment_name;
 use crate::device::Device;
 
@@ -175,6 +175,22 @@ impl Drop for Journal {
             let _ = fs::remove_file(spare.path);
         }
     }
+}
+
+/// Returns name and bytes of a segment that holds just these frames.
+pub(crate) fn segment_bytes<'a>(
+    first: u64,
+    frames: impl Iterator<Item = (Mark, &'a [u8])>,
+) -> io::Result<(String, Vec<u8>)> {
+    let mut salt = [0_u8; 4];
+    getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
+    let header = SegmentHeader { salt: u32::from_le_bytes(salt), first };
+    let mut group = Vec::new();
+    frames.for_each(|(mark, event)| push_frame(&mut group, mark, event));
+    seal(header.salt, &mut group);
+    let mut bytes = header.encode();
+    bytes.append(&mut group);
+    Ok((segment_name(first), bytes))
 }
 
 /// Sets the checksums of a group's frames.
