@@ -16,6 +16,7 @@ use crate::durable::{create_dir, temporary_in, write_synced};
 use crate::event::BodyRef;
 use crate::id::Digest;
 use crate::layout::Layout;
+use crate::subject::{CIPHER, SubjectError, SubjectKey, Subjects};
 
 /// Bytes that are read at a time where a body is streamed.
 const CHUNK: usize = 256 * 1024;
@@ -24,6 +25,7 @@ const CHUNK: usize = 256 * 1024;
 #[derive(Clone, Debug)]
 pub struct Blobs {
     dir: PathBuf,
+    subjects: Subjects,
     device: Arc<dyn Device>,
 }
 
@@ -48,6 +50,17 @@ pub enum BlobError {
         /// What its bytes hash to.
         found: Digest,
     },
+    /// The subject was forgotten.
+    #[error("blob {digest} is erased: the key of {subject} was destroyed")]
+    Erased {
+        /// Body asked for.
+        digest: Digest,
+        /// Pseudonym of the subject.
+        subject: String,
+    },
+    /// The key of a subject cannot be read.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -70,7 +83,7 @@ impl Blobs {
     }
 
     pub(crate) fn on(dir: &Path, device: Arc<dyn Device>) -> Self {
-        Self { dir: Layout::new(dir).blobs(), device }
+        Self { dir: Layout::new(dir).blobs(), subjects: Subjects::open(dir), device }
     }
 
     /// Returns the file of a body, whether it exists or not.
@@ -90,6 +103,21 @@ impl Blobs {
             path: self.dir.clone(),
             source: io::Error::other("nothing was stored"),
         })
+    }
+
+    /// Stores a body of a subject: what is stored is encrypted, and named by its ciphertext.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn put_for(&self, key: &SubjectKey, bytes: &[u8]) -> Result<BodyRef, BlobError> {
+        let stored = self.put(&key.seal(bytes))?;
+        let (cipher, subject) = (Some(CIPHER.to_owned()), Some(key.pseudonym().to_owned()));
+        Ok(BodyRef { cipher, subject, ..stored })
+    }
+
+    /// Returns the subjects whose bodies these are.
+    pub fn subjects(&self) -> &Subjects {
+        &self.subjects
     }
 
     /// Stores many bodies, with one sync per directory.
@@ -127,11 +155,21 @@ impl Blobs {
         Ok(body)
     }
 
-    /// Reads a body and checks every byte of it.
+    /// Reads a body, checks every byte of it, and decrypts one of a subject.
     ///
     /// # Errors
-    /// When it is missing, damaged or cannot be read.
+    /// When it is missing, damaged, erased or cannot be read.
     pub fn get(&self, body: &BodyRef) -> Result<Vec<u8>, BlobError> {
+        let (Some(_), Some(subject)) = (&body.cipher, &body.subject) else {
+            return self.stored(body);
+        };
+        let erased = || BlobError::Erased { digest: body.digest, subject: subject.clone() };
+        let key = self.subjects.key(subject)?.ok_or_else(erased)?;
+        key.open(&self.stored(body)?).ok_or_else(erased)
+    }
+
+    /// Reads the stored bytes of a body and checks them.
+    fn stored(&self, body: &BodyRef) -> Result<Vec<u8>, BlobError> {
         let path = self.path(&body.digest);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,

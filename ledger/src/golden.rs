@@ -277,6 +277,13 @@ fn record() {
         root: digest(1),
         note: text("a\n4\nb\nrotates-to c\n\nsig\n"),
     }]);
+    check(&[BodyErased { subject: text("s-00"), bodies: 2, events: 3 }]);
+    check(&[CheckpointReleased {
+        run: text("run-1"),
+        step: 10,
+        bodies: vec![body(1)],
+        why: text("the run has finished"),
+    }]);
     check(&[LedgerRepaired { journal: vec![(3, 4)], store: true, bodies: vec![digest(2)] }]);
     check(&[CheckpointSent { size: 4, root: digest(1), place: text("/mnt/auditor") }]);
     check(&[CheckpointSigned { size: 4, root: digest(1), note: text("a\n4\nb\n\nsig\n") }]);
@@ -426,7 +433,7 @@ fn every_kind_is_covered() {
             Some(format!("{kind}.{schema}.json"))
         })
         .collect();
-    assert_eq!(kinds.len(), 29, "the catalogue grew: add samples of the new kinds, then this");
+    assert_eq!(kinds.len(), 31, "the catalogue grew: add samples of the new kinds, then this");
     kinds.push(text("envelope.hex"));
     kinds.sort();
     let mut files: Vec<String> = fs::read_dir(path(""))

@@ -62,6 +62,16 @@ impl Layout {
         self.keys().join("signer.key")
     }
 
+    /// Keys of subjects, by pseudonym.
+    pub(crate) fn subject_keys(&self) -> PathBuf {
+        self.keys().join("subjects")
+    }
+
+    /// Secret that pseudonyms are made with.
+    pub(crate) fn pseudonym_key(&self) -> PathBuf {
+        self.keys().join("pseudonym.key")
+    }
+
     /// Where a rotation keeps the next key until its event is durable.
     pub(crate) fn next_key(&self) -> PathBuf {
         self.keys().join("signer.key.next")

@@ -9,6 +9,7 @@
 mod applier;
 mod base64;
 pub mod blob;
+mod bodies;
 pub mod catalogue;
 pub mod checkpoint;
 pub mod clock;
@@ -20,6 +21,8 @@ pub mod durable;
 pub mod event;
 #[cfg(test)]
 mod faults;
+pub mod forget;
+pub mod gc;
 #[cfg(test)]
 mod golden;
 pub mod id;
@@ -37,6 +40,7 @@ pub mod reader;
 pub mod repair;
 mod socket;
 mod store;
+pub mod subject;
 pub mod subscribe;
 mod tiles_out;
 mod tree;
@@ -47,6 +51,8 @@ pub use blob::{BlobError, Blobs, bodies_in};
 pub use checkpoint::{CheckpointError, SignedCheckpoint, send_to_dir};
 pub use clock::{Clock, FixedClock, SystemClock};
 pub use event::{BodyRef, Envelope, Facts, NewEvent};
+pub use forget::{ForgetError, Holdings};
+pub use gc::{Garbage, GcError};
 pub use id::Digest;
 pub use keys::KeyHistory;
 pub use log::{Durability, Log};
@@ -57,6 +63,7 @@ pub use notebook::{
 pub use proof::{Extension, LogProof, ProofError, Proven};
 pub use reader::{Head, ReadError, Reader};
 pub use repair::{RepairError, RepairReport, repair};
+pub use subject::{SubjectError, SubjectKey, Subjects};
 pub use subscribe::Subscription;
 pub use tiles_out::{ExportError, Exported};
 pub use verify::{Damage, Outside, VerifyError, VerifyReport, verify, verify_against};

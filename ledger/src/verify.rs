@@ -11,6 +11,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,8 @@ pub struct VerifyReport {
     pub verifier_key: Option<String>,
     /// How the store compares: `equal`, `behind by N`, `missing`, `skipped: ...` or `damaged`.
     pub store: String,
+    /// Bodies that are gone and may be: their subject was forgotten, or they were released.
+    pub gone: u64,
     /// Bodies that are missing or damaged.
     pub bad_blobs: Vec<Digest>,
     /// Everything that is wrong.
@@ -127,6 +130,7 @@ pub fn verify_against(dir: &Path, outside: &Outside) -> Result<VerifyReport, Ver
         root: Digest::of(b""),
         verifier_key: None,
         store: String::new(),
+        gone: 0,
         bad_blobs: Vec::new(),
         damage: Vec::new(),
     };
@@ -287,24 +291,35 @@ fn held(
 /// Checks every body that an event names.
 fn check_blobs(dir: &Path, scan: &Scan, report: &mut VerifyReport) -> Result<(), VerifyError> {
     let blobs = Blobs::open(dir);
-    for (digest, (seq, lengths)) in &scan.bodies {
+    let mut keyless = BTreeSet::new();
+    for (digest, named) in &scan.bodies.named {
         report.blobs += 1;
         let path = blobs.path(digest);
+        let gone = scan.bodies.gone(digest);
         match blobs.check(digest) {
             Ok(()) => {
                 let length = fs::metadata(&path)
                     .map_err(|source| VerifyError::Io { path: path.clone(), source })?
                     .len();
-                if lengths.iter().any(|&said| said != length) {
-                    let what = format!("has {length} bytes, events say {lengths:?}");
-                    report.wrong(Some(*seq), path.display().to_string(), what);
+                if named.lengths.iter().any(|&said| said != length) {
+                    let what = format!("has {length} bytes, events say {:?}", named.lengths);
+                    report.wrong(Some(named.first), path.display().to_string(), what);
                 }
             }
+            Err(BlobError::Missing { .. }) if gone.is_some() => report.gone += 1,
             Err(BlobError::Io { path, source }) => return Err(VerifyError::Io { path, source }),
             Err(error) => {
                 report.bad_blobs.push(*digest);
-                report.wrong(Some(*seq), path.display().to_string(), error.to_string());
+                report.wrong(Some(named.first), path.display().to_string(), error.to_string());
             }
+        }
+        // Told once for each subject.
+        if let (None, Some(subject)) = (gone, &named.subject)
+            && !matches!(blobs.subjects().key(subject), Ok(Some(_)))
+            && keyless.insert(subject.clone())
+        {
+            let what = format!("there is no key of subject {subject}, and no event erased it");
+            report.wrong(Some(named.first), "keys/subjects", what);
         }
     }
     Ok(())

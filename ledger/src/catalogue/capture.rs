@@ -93,7 +93,19 @@ pub struct DatasetImported {
     pub rejected: u64,
 }
 
+/// A subject was forgotten: the key was destroyed, and with it everything it encrypted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyErased {
+    /// Pseudonym of the subject.
+    pub subject: String,
+    /// Bodies that can no longer be read.
+    pub bodies: u64,
+    /// Events that named them.
+    pub events: u64,
+}
+
 facts! {
+    BodyErased = "body.erased" / 1,
     TraceIngested = "trace.ingested" / 1,
     TraceRevised = "trace.revised" / 1,
     TraceRejected = "trace.rejected" / 1,

@@ -278,7 +278,21 @@ pub struct Divergence {
     pub replayed: Value,
 }
 
+/// What a checkpoint stored is given up: `ledger gc` may remove it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckpointReleased {
+    /// Run id.
+    pub run: String,
+    /// Step after which it was stored.
+    pub step: u64,
+    /// Bodies that no other event needs.
+    pub bodies: Vec<BodyRef>,
+    /// Why.
+    pub why: String,
+}
+
 facts! {
+    CheckpointReleased = "checkpoint.released" / 1,
     RunRequested = "run.requested" / 1,
     RunClaimed = "run.claimed" / 1,
     RunStarted = "run.started" / 1,

@@ -1,6 +1,6 @@
 //! What the journal's stored bytes add up to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -9,7 +9,7 @@ use tlog_tiles::Hash;
 
 use super::segment::{Item, OWN_KINDS, Said, Seen, SegmentScan};
 use super::{VerifyError, VerifyReport};
-use crate::blob::bodies_in;
+use crate::bodies::Bodies;
 use crate::event::Envelope;
 use crate::id::Digest;
 use crate::journal::{Segment, segments};
@@ -30,8 +30,7 @@ pub(super) struct Scan {
     pub(super) streams: HashMap<String, (u64, Digest)>,
     /// Event by hash of its request id.
     pub(super) ids: HashMap<u64, u64>,
-    /// Bodies by digest: the first event that names each, and the lengths that were said.
-    pub(super) bodies: BTreeMap<Digest, (u64, BTreeSet<u64>)>,
+    pub(super) bodies: Bodies,
     /// Events about the record itself, in order.
     pub(super) own: Vec<Envelope>,
     frontier: Frontier,
@@ -165,15 +164,14 @@ impl Scan {
         }
         self.ids.insert(said.id, seq);
         if let Some(event) = said.whole {
-            self.whole(*event);
+            self.whole(*event, where_, report);
         }
     }
 
     /// Takes note of an event that names bodies or is about the record itself.
-    fn whole(&mut self, event: Envelope) {
-        for body in bodies_in(&event.facts) {
-            let entry = self.bodies.entry(body.digest).or_insert((event.seq, BTreeSet::new()));
-            entry.1.insert(body.length);
+    fn whole(&mut self, event: Envelope, where_: &str, report: &mut VerifyReport) {
+        if let Err(error) = self.bodies.fold(&event) {
+            report.wrong(Some(event.seq), where_, error.to_string());
         }
         if OWN_KINDS.contains(&event.kind.as_str()) {
             self.own.push(event);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tlog_tiles::{Hash, record_hash};
 
 use super::VerifyError;
-use crate::catalogue::{CheckpointSigned, KeyRotated, LedgerCreated};
+use crate::catalogue::{BodyErased, CheckpointSigned, KeyRotated, LedgerCreated};
 use crate::codec;
 use crate::event::{Envelope, Facts};
 use crate::id::Digest;
@@ -20,8 +20,8 @@ use crate::reader::ReadError;
 /// How often the end is looked at again while somebody may be writing there.
 const PATIENCE: u32 = 40;
 /// Kinds that say something about the record itself.
-pub(super) const OWN_KINDS: [&str; 3] =
-    [LedgerCreated::KIND, CheckpointSigned::KIND, KeyRotated::KIND];
+pub(super) const OWN_KINDS: [&str; 4] =
+    [LedgerCreated::KIND, CheckpointSigned::KIND, KeyRotated::KIND, BodyErased::KIND];
 
 /// What is kept of a sound frame.
 pub(super) struct Seen {
