@@ -8,7 +8,9 @@ mod dataset;
 mod demo;
 mod eval;
 mod export;
+mod forget;
 mod gate;
+mod gc;
 mod ingest;
 mod init;
 mod key;
@@ -111,6 +113,10 @@ enum Command {
     Why(why::Args),
     /// Verify that nobody edited the record
     Verify(verify::Args),
+    /// Forget a subject
+    Forget(forget::Args),
+    /// List and remove what nothing needs
+    Gc(gc::Args),
     /// Restore damaged copies from sound ones
     Repair(repair::Args),
     /// Sign size and root of the log, and send that elsewhere
@@ -308,6 +314,8 @@ fn dispatch(cli: Cli) -> Result<Output, AppError> {
         Command::Replay(args) => replay::run(globals, args),
         Command::Why(args) => why::run(globals, args),
         Command::Verify(args) => verify::run(globals, args),
+        Command::Forget(args) => forget::run(globals, args),
+        Command::Gc(args) => gc::run(globals, args),
         Command::Repair(args) => repair::run(globals, args),
         Command::Checkpoint(args) => checkpoint::run(globals, args),
         Command::Prove(args) => prove::run(globals, args),

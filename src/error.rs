@@ -30,11 +30,13 @@ pub enum Kind {
     Conflict = 10,
     /// The disk is full or refused a write.
     Storage = 11,
+    /// What is asked for was erased with its subject.
+    Erased = 12,
 }
 
 impl Kind {
     /// All kinds with the meaning that the documents give.
-    pub const ALL: [(Self, &'static str); 11] = [
+    pub const ALL: [(Self, &'static str); 12] = [
         (Self::Internal, "a fault of the program"),
         (Self::Usage, "wrong command line or configuration"),
         (Self::NotFound, "a file, notebook, run, suite or model is not there"),
@@ -46,6 +48,7 @@ impl Kind {
         (Self::Unavailable, "something outside cannot be reached"),
         (Self::Conflict, "the record moved on, or an id stands for something else"),
         (Self::Storage, "the disk is full or refused a write"),
+        (Self::Erased, "it was erased: its subject was forgotten"),
     ];
 
     /// Name in JSON.
@@ -62,6 +65,7 @@ impl Kind {
             Self::Unavailable => "unavailable",
             Self::Conflict => "conflict",
             Self::Storage => "storage",
+            Self::Erased => "erased",
         }
     }
 }
@@ -94,6 +98,12 @@ pub enum AppError {
     /// A checkpoint cannot be signed or read.
     #[error(transparent)]
     Checkpoint(#[from] ledger::CheckpointError),
+    /// A subject cannot be forgotten.
+    #[error(transparent)]
+    Forget(#[from] ledger::ForgetError),
+    /// Garbage cannot be found or removed.
+    #[error(transparent)]
+    Gc(#[from] ledger::GcError),
     /// Nothing could be repaired.
     #[error(transparent)]
     Repair(#[from] ledger::RepairError),
@@ -219,6 +229,8 @@ impl AppError {
             Self::Export(ledger::ExportError::Read(source)) => read_kind(source),
             Self::Export(_) => Kind::Storage,
             Self::Repair(error) => repair_kind(error),
+            Self::Forget(ledger::ForgetError::Unknown { .. }) => Kind::NotFound,
+            Self::Forget(_) | Self::Gc(_) => Kind::Storage,
             Self::Fold(_) | Self::Json(_) => Kind::Internal,
         }
     }
@@ -318,6 +330,7 @@ fn proof_kind(error: &ledger::ProofError) -> Kind {
 fn blob_kind(error: &ledger::BlobError) -> Kind {
     match error {
         ledger::BlobError::Damaged { .. } | ledger::BlobError::Missing { .. } => Kind::Damaged,
+        ledger::BlobError::Erased { .. } => Kind::Erased,
         _ => Kind::Storage,
     }
 }

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod demo;
 pub mod error;
 pub mod eval;
+pub mod forget;
 pub mod hub;
 pub mod lab;
 pub mod measure;

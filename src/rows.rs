@@ -121,6 +121,17 @@ impl Traces {
         self.by_seq.get(&seq)
     }
 
+    /// Tells whether a trace belongs to a subject.
+    pub fn is_personal(&self, seq: u64) -> bool {
+        self.by_seq.get(&seq).is_some_and(|trace| trace.body.subject.is_some())
+    }
+
+    /// Counts the traces of a source that belong to subjects.
+    pub fn personal(&self, source: &str) -> usize {
+        let of_source = self.newest.iter().filter(|((name, _), _)| name == source);
+        of_source.filter(|(_, seq)| self.is_personal(**seq)).count()
+    }
+
     /// Lists all sources, sorted.
     pub fn sources(&self) -> Vec<String> {
         let mut sources: Vec<String> =
@@ -141,7 +152,10 @@ impl Traces {
         Ok(Episode::from_stored(&bytes)?)
     }
 
-    /// Reads all episodes of a source, in the order of the record.
+    /// Reads all episodes of a source that belong to no subject, in the order of the record.
+    ///
+    /// What is built of rows copies their words (a suite its questions, a report its answers), and
+    /// a copy could not be forgotten. So rows of subjects are searched and shown, but not built of.
     ///
     /// # Errors
     /// When a body is missing or damaged.
@@ -149,6 +163,7 @@ impl Traces {
         let of = |((name, _), seq): (&(String, String), &u64)| (name == source).then_some(*seq);
         let mut seqs: Vec<u64> = self.newest.iter().filter_map(of).collect();
         seqs.sort_unstable();
+        seqs.retain(|&seq| !self.is_personal(seq));
         seqs.into_iter().map(|seq| Ok((seq, self.episode(seq)?))).collect()
     }
 
@@ -160,6 +175,13 @@ impl Traces {
         let mut rows = Vec::new();
         for source in sources {
             let found = self.of_source(source)?;
+            if found.is_empty() && self.personal(source) > 0 {
+                return Err(AppError::hinted(
+                    Kind::Refused,
+                    format!("all rows of source {source:?} belong to subjects"),
+                    "what is built of rows copies their words, which could not be forgotten",
+                ));
+            }
             if found.is_empty() {
                 return Err(AppError::hinted(
                     Kind::NotFound,

@@ -72,7 +72,13 @@ pub trait Facts: Serialize + DeserializeOwned {
     const KIND: &'static str;
     /// Version of the form.
     const SCHEMA: u32;
+    /// What lifts the facts of schema 1 to 2, of 2 to 3, and so on. Stored facts are never
+    /// rewritten.
+    const UPCASTS: &'static [Upcast];
 }
+
+/// Lifts stored facts to the next schema.
+pub type Upcast = fn(Value) -> Value;
 
 /// Says why the facts of an event cannot be read as the wanted kind.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +184,10 @@ impl Envelope {
                 known: F::SCHEMA,
             });
         }
-        serde_json::from_value(self.facts.clone()).map_err(|source| FactsError::Form {
+        let passed = usize::try_from(self.schema.saturating_sub(1)).unwrap_or(usize::MAX);
+        let lifts = F::UPCASTS.iter().skip(passed);
+        let facts = lifts.fold(self.facts.clone(), |facts, lift| lift(facts));
+        serde_json::from_value(facts).map_err(|source| FactsError::Form {
             seq: self.seq,
             kind: F::KIND,
             source,

@@ -43,6 +43,7 @@ fn compare(name: &str, text: &str) {
 
 /// Checks samples of one kind: their JSON, and that stored ones read back.
 fn check<F: Facts + PartialEq + Debug>(samples: &[F]) {
+    assert_eq!(F::UPCASTS.len() as u32, F::SCHEMA - 1, "{}: lift each older schema", F::KIND);
     let text = serde_json::to_string_pretty(samples).unwrap() + "\n";
     let name = format!("{}.{}.json", F::KIND, F::SCHEMA);
     compare(&name, &text);
@@ -50,6 +51,19 @@ fn check<F: Facts + PartialEq + Debug>(samples: &[F]) {
         let event = NewEvent::new("stream", "id", "actor", sample).unwrap();
         let stored = codec::encode(&envelope(event)).unwrap();
         assert_eq!(codec::decode(&stored).unwrap().facts::<F>().unwrap(), *sample);
+    }
+}
+
+/// Checks that facts of every older schema still read, as what they are now.
+fn check_older<F: Facts + PartialEq + Debug>(schema: u32, now: &[F]) {
+    assert_eq!(F::UPCASTS.len() as u32, F::SCHEMA - 1, "each older schema must be lifted");
+    let stored = fs::read_to_string(path(&format!("{}.{schema}.json", F::KIND))).unwrap();
+    let stored: Vec<Value> = serde_json::from_str(&stored).unwrap();
+    assert_eq!(stored.len(), now.len());
+    for (facts, now) in stored.into_iter().zip(now) {
+        let event = NewEvent::new("stream", "id", "actor", now).unwrap();
+        let event = Envelope { facts, schema, ..envelope(event) };
+        assert_eq!(event.facts::<F>().unwrap(), *now);
     }
 }
 
@@ -141,12 +155,15 @@ fn capture() {
         reason: text("no gold"),
         content: digest(2),
     }]);
-    check(&[FeedbackRecorded {
+    let feedback = FeedbackRecorded {
         target: text("resp-1"),
         name: text("helpful"),
         value: json!(0.5),
         comment: None,
-    }]);
+        body: None,
+    };
+    check_older(1, std::slice::from_ref(&feedback));
+    check(&[FeedbackRecorded { body: Some(body(2)), ..feedback }]);
     check(&[DatasetImported {
         source: text("xlam"),
         format: text("toolcall"),
@@ -430,10 +447,12 @@ fn every_kind_is_covered() {
         .filter_map(|line| {
             let (_, rest) = line.strip_prefix("    ")?.split_once(" = \"")?;
             let (kind, schema) = rest.strip_suffix(',')?.split_once("\" / ")?;
-            Some(format!("{kind}.{schema}.json"))
+            let newest: u32 = schema.split(' ').next()?.parse().ok()?;
+            Some((1..=newest).map(move |schema| format!("{kind}.{schema}.json")))
         })
+        .flatten()
         .collect();
-    assert_eq!(kinds.len(), 31, "the catalogue grew: add samples of the new kinds, then this");
+    assert_eq!(kinds.len(), 32, "the catalogue grew: add samples of the new kinds, then this");
     kinds.push(text("envelope.hex"));
     kinds.sort();
     let mut files: Vec<String> = fs::read_dir(path(""))

@@ -93,6 +93,10 @@ pub fn rows_of_query(view: &View, traces: &Traces, hits: &[u64]) -> Result<Query
                 continue;
             }
         };
+        if traces.is_personal(seq) {
+            left_out.push((*hit, "it belongs to a subject".to_owned()));
+            continue;
+        }
         let mut episode = traces.episode(seq)?;
         if let Some(gold) = corrections.get(&episode.source.external_id) {
             episode.gold = gold.clone();

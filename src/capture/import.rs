@@ -12,9 +12,9 @@ use ledger::{BodyRef, Digest, NewEvent};
 use serde::Serialize;
 use serde_json::json;
 
-use super::files;
+use super::{Identity, files};
 use crate::error::{AppError, Kind};
-use crate::lab::{Lab, Place, body_ref};
+use crate::lab::{Lab, Place};
 use crate::rows::Traces;
 
 /// Episodes that are made durable together.
@@ -129,11 +129,11 @@ pub fn read_file(path: &Path, format: Option<Format>) -> Result<Imported, AppErr
 }
 
 /// Returns the facts of an ingested episode.
-pub fn trace_facts(episode: &Episode, content: Digest, body: BodyRef) -> TraceIngested {
+pub fn trace_facts(episode: &Episode, identity: &Identity, body: BodyRef) -> TraceIngested {
     TraceIngested {
-        content,
+        content: identity.content,
         source: episode.source.name.clone(),
-        external_id: episode.source.external_id.clone(),
+        external_id: identity.external_id.clone(),
         format: episode.source.format.clone(),
         location: episode.source.location.clone(),
         body,
@@ -155,7 +155,7 @@ struct Appender<'a> {
 
 /// An episode or rejection that is not in the record yet.
 enum Pending {
-    Episode { episode: Box<Episode>, content: Digest, revises: Option<u64> },
+    Episode { episode: Box<Episode>, identity: Box<Identity>, revises: Option<u64> },
     Rejected(TraceRejected),
 }
 
@@ -213,11 +213,11 @@ impl Appender<'_> {
     }
 
     fn episode(&mut self, episode: &Episode) -> Result<(), AppError> {
-        let content = episode.content_digest();
-        let id = &episode.source.external_id;
+        let identity = Identity::make(episode, self.lab.notebook.blobs())?;
+        let id = &identity.external_id;
         let mut revises = None;
         if let Some((_, known)) = self.known.get(id) {
-            if *known == content {
+            if *known == identity.content {
                 return Ok(());
             }
             // What it revises must have a number, so it goes to the record first.
@@ -227,12 +227,9 @@ impl Appender<'_> {
             revises = self.known.get(id).and_then(|(seq, _)| *seq);
             self.report.revised += 1;
         }
-        self.known.insert(id.clone(), (None, content));
-        self.pending.push(Pending::Episode {
-            episode: Box::new(episode.clone()),
-            content,
-            revises,
-        });
+        self.known.insert(id.clone(), (None, identity.content));
+        let (episode, identity) = (Box::new(episode.clone()), Box::new(identity));
+        self.pending.push(Pending::Episode { episode, identity, revises });
         Ok(())
     }
 
@@ -241,27 +238,30 @@ impl Appender<'_> {
         let bodies: Vec<Vec<u8>> = pending
             .iter()
             .filter_map(|one| match one {
-                Pending::Episode { episode, .. } => Some(episode.to_bytes()),
+                Pending::Episode { episode, identity, .. } => {
+                    Some(identity.stored(episode.to_bytes()))
+                }
                 Pending::Rejected(_) => None,
             })
             .collect();
-        let mut bodies = self.lab.notebook.blobs().put_many(&bodies)?.into_iter();
+        self.lab.notebook.blobs().put_many(&bodies)?;
+        let mut bodies = bodies.iter();
         let mut events = Vec::with_capacity(pending.len());
         for one in &pending {
             events.push(match one {
                 Pending::Rejected(facts) => self.rejection(facts)?,
-                Pending::Episode { episode, content, revises } => {
-                    let body = bodies.next().unwrap_or_else(|| body_ref(&episode.to_bytes()));
-                    let facts = trace_facts(episode, *content, body);
+                Pending::Episode { episode, identity, revises } => {
+                    let stored = bodies.next().map(Vec::as_slice).unwrap_or_default();
+                    let facts = trace_facts(episode, identity, identity.body(stored));
                     self.trace(facts, *revises)?
                 }
             });
         }
         let appended = self.lab.notebook.append(&[], events)?;
         for (one, done) in pending.iter().zip(appended) {
-            if let Pending::Episode { episode, content, .. } = one {
-                let id = episode.source.external_id.clone();
-                self.known.insert(id, (Some(done.seq()), *content));
+            if let Pending::Episode { identity, .. } = one {
+                let id = identity.external_id.clone();
+                self.known.insert(id, (Some(done.seq()), identity.content));
             }
         }
         Ok(())

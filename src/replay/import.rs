@@ -1,22 +1,21 @@
 //! Reading a source's files again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
 use datasets::ingest::Format;
 use ledger::catalogue::{DatasetImported, TraceIngested, TraceRejected, TraceRevised};
-use ledger::{Digest, Envelope, Facts as _};
+use ledger::{Blobs, Digest, Envelope, Facts as _};
 use queries::replay::Replayed;
 
 use super::Redone;
-use crate::capture::{Imported, read_file, trace_facts};
+use crate::capture::{Identity, Imported, read_file, trace_facts};
 use crate::error::AppError;
-use crate::lab::body_ref;
 
 /// Imports again what a source's events tell. Files that are gone or changed since are left out,
 /// and the report says so: what they gave was checked by digest before anything ran.
-pub(super) fn redo(source: &str, recorded: &[Envelope]) -> Result<Redone, AppError> {
+pub(super) fn redo(source: &str, recorded: &[Envelope], blobs: &Blobs) -> Result<Redone, AppError> {
     let mut redone = Redone { recorded: Vec::new(), replayed: Vec::new(), scope: None };
     let mut known = Known::default();
     let mut scope: Vec<String> = Vec::new();
@@ -31,8 +30,16 @@ pub(super) fn redo(source: &str, recorded: &[Envelope]) -> Result<Redone, AppErr
         match at_hand(event, &facts) {
             Ok(path) => {
                 let imported = read_file(&path, Some(Format::from_str(&facts.format)?))?;
-                import(&imported, told, &mut known, &mut redone.replayed)?;
-                redone.recorded.extend_from_slice(told);
+                let all = told.len();
+                let told = still_told(told, blobs)?;
+                if told.len() < all {
+                    let count = all - told.len();
+                    scope.push(format!(
+                        "erased: {count} events of {source} are of forgotten subjects"
+                    ));
+                }
+                import((&imported, blobs), &told, &mut known, &mut redone.replayed)?;
+                redone.recorded.extend(told);
             }
             Err(why) => {
                 known.take(told)?;
@@ -76,6 +83,37 @@ impl Known {
     }
 }
 
+/// Leaves out the events whose subject was forgotten: nobody can say any more what they told.
+fn still_told(told: &[Envelope], blobs: &Blobs) -> Result<Vec<Envelope>, AppError> {
+    let mut kept = Vec::with_capacity(told.len());
+    for event in told {
+        let gone = ledger::bodies_in(&event.facts).iter().any(|body| {
+            let key = body.subject.as_deref().map(|subject| blobs.subjects().key(subject));
+            matches!(key, Some(Ok(None)))
+        });
+        if !gone {
+            kept.push(event.clone());
+        }
+    }
+    Ok(kept)
+}
+
+/// Lists the ids under which the events told of subjects.
+fn personal(told: &[Envelope]) -> Result<BTreeSet<String>, AppError> {
+    let mut ids = BTreeSet::new();
+    for event in told {
+        let trace = match event.kind.as_str() {
+            TraceIngested::KIND => event.facts::<TraceIngested>()?,
+            TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
+            _ => continue,
+        };
+        if trace.body.subject.is_some() {
+            ids.insert(trace.external_id);
+        }
+    }
+    Ok(ids)
+}
+
 /// Returns the file of an import if it is still what it was.
 fn at_hand(event: &Envelope, facts: &DatasetImported) -> Result<PathBuf, String> {
     let path = event.measured.get("path").and_then(|path| path.as_str()).map(Path::new);
@@ -91,13 +129,14 @@ fn at_hand(event: &Envelope, facts: &DatasetImported) -> Result<PathBuf, String>
 
 /// Makes the events of one file; `told` gives the numbers that revisions refer to.
 fn import(
-    imported: &Imported,
+    (imported, blobs): (&Imported, &Blobs),
     told: &[Envelope],
     known: &mut Known,
     replayed: &mut Vec<Replayed>,
 ) -> Result<(), AppError> {
     let mut seqs = told.iter().map(|event| event.seq);
     let mut next = || seqs.next().unwrap_or(u64::MAX);
+    let personal = personal(told)?;
     for row in &imported.rows {
         let episodes = match &row.result {
             Ok(episodes) => episodes,
@@ -117,14 +156,19 @@ fn import(
             }
         };
         for episode in episodes {
-            let content = episode.content_digest();
-            let id = episode.source.external_id.clone();
+            let Some(identity) = Identity::known(episode, blobs)? else { continue };
+            let (id, content) = (identity.external_id.clone(), identity.content);
+            // A subject that was forgotten and came back is told of by later events only.
+            if identity.key.is_some() && !personal.contains(&id) {
+                continue;
+            }
             let before = known.episodes.get(&id).copied();
             if before.is_some_and(|(known, _)| known == content) {
                 continue;
             }
             known.episodes.insert(id, (content, next()));
-            let facts = trace_facts(episode, content, body_ref(&episode.to_bytes()));
+            let body = identity.body(&identity.stored(episode.to_bytes()));
+            let facts = trace_facts(episode, &identity, body);
             replayed.push(match before {
                 None => Replayed::new(&facts)?,
                 Some((_, revises)) => Replayed::new(&TraceRevised { revises, trace: facts })?,

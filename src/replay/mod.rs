@@ -152,7 +152,7 @@ fn redo(
     stage: &Stage,
 ) -> Result<Redone, AppError> {
     match &stage.work {
-        Work::Import { source } => import::redo(source, &stage.recorded),
+        Work::Import { source } => import::redo(source, &stage.recorded, lab.notebook.blobs()),
         Work::Suite { .. } => stages::suite(lab, &stage.recorded),
         Work::Split { .. } => stages::split(lab, &stage.recorded),
         Work::Train { .. } => stages::train(lab, base, wish, &stage.recorded),

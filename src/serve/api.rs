@@ -105,7 +105,7 @@ async fn chat(
         Err(what) => return error(StatusCode::BAD_REQUEST, "invalid_request_error", what),
     };
     let call = Call {
-        id: shared.capture.next_id(&shared.engine, &turns),
+        id: shared.capture.next_id(&shared.engine, &turns, request.subject().as_deref()),
         created: chrono::Utc::now().timestamp(),
         request,
         turns,
@@ -138,6 +138,7 @@ impl Call {
         Ok(Served {
             id: self.id.clone(),
             turns: self.turns.clone(),
+            subject: self.request.subject(),
             text: all,
             made,
             latency_ms: self.began.elapsed().as_secs_f64() * 1000.0,

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use datasets::template::query_of;
 use datasets::{Answer, Episode, Gold, Source, Turn};
-use ledger::catalogue::{FeedbackRecorded, Location};
-use ledger::{Digest, Notebook};
+use ledger::catalogue::{FeedbackRecorded, Location, TraceIngested};
+use ledger::{BlobError, Digest, Facts as _, Notebook};
 use models::decode::{Ended, Generation};
 use serde_json::{Value, json};
 
 use super::engine::Engine;
 use crate::build::{CORRECTION, feedback_id};
-use crate::capture::trace_facts;
+use crate::capture::{Identity, trace_facts};
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place, Talk};
 
@@ -30,6 +30,8 @@ pub(super) struct Capture {
     calls: AtomicU64,
     lost: AtomicU64,
     under_way: Arc<()>,
+    /// When the server began, so that ids that are made of no words differ too.
+    began: i64,
 }
 
 /// Held while a call is answered and recorded.
@@ -41,6 +43,8 @@ pub(super) struct Served {
     pub(super) id: String,
     /// The conversation as it was asked.
     pub(super) turns: Vec<Turn>,
+    /// Whose call it is.
+    pub(super) subject: Option<String>,
     /// The answer's text.
     pub(super) text: String,
     /// Its tokens.
@@ -53,7 +57,8 @@ impl Capture {
     /// Makes a recorder.
     pub(super) fn new(notebook: Notebook, actor: &str) -> Self {
         let (calls, lost) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { notebook, actor: actor.to_owned(), calls, lost, under_way: Arc::new(()) }
+        let began = chrono::Utc::now().timestamp_micros();
+        Self { notebook, actor: actor.to_owned(), calls, lost, under_way: Arc::new(()), began }
     }
 
     /// Marks a call as under way for as long as the mark is held.
@@ -71,10 +76,12 @@ impl Capture {
     }
 
     /// Returns an id for the next response: unlike any before in this record.
-    pub(super) fn next_id(&self, engine: &Engine, turns: &[Turn]) -> String {
+    pub(super) fn next_id(&self, engine: &Engine, turns: &[Turn], subject: Option<&str>) -> String {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let head = self.notebook.reader().head().map(|head| head.size).unwrap_or_default();
-        let key = json!([engine.id, turns, head, call, std::process::id()]);
+        // The words of a subject must not be guessable from an id that stays.
+        let said = if subject.is_some() { json!(self.began) } else { json!(turns) };
+        let key = json!([engine.id, said, head, call, std::process::id()]);
         let digest = Digest::of_json(&key).unwrap_or_else(|_| Digest::of(&call.to_le_bytes()));
         format!("chatcmpl-{}", &digest.to_string()[..24])
     }
@@ -118,11 +125,16 @@ impl Capture {
             },
             licence: "own".to_owned(),
             attribution: String::new(),
-            subject: None,
+            subject: served.subject.clone(),
             flags,
         };
-        let body = lab.notebook.blobs().put(&episode.to_bytes())?;
-        let mut facts = trace_facts(&episode, episode.content_digest(), body);
+        let blobs = lab.notebook.blobs();
+        // The response's id says nothing of the words, so it stays as it is: feedback names it.
+        let identity =
+            Identity { external_id: served.id.clone(), ..Identity::make(&episode, blobs)? };
+        let stored = identity.stored(episode.to_bytes());
+        blobs.put(&stored)?;
+        let mut facts = trace_facts(&episode, &identity, identity.body(&stored));
         if let Some(answer) = &episode.answer {
             facts.tools.extend(answer.calls.iter().map(|call| call.name.clone()));
         }
@@ -143,8 +155,32 @@ impl Capture {
             let what = "a correction must be the answer that should have come, as text with a call";
             return Err(AppError::said(Kind::Input, what));
         }
-        let id = feedback_id(feedback)?;
-        self.lab().record("trace/feedback", &id, feedback, Place::default())
+        let feedback = self.sealed(feedback)?;
+        let id = feedback_id(&feedback)?;
+        self.lab().record("trace/feedback", &id, &feedback, Place::default())
+    }
+
+    /// Puts what was said of a subject's call into a body that can be forgotten.
+    fn sealed(&self, feedback: &FeedbackRecorded) -> Result<FeedbackRecorded, AppError> {
+        let mut of = None;
+        for event in self.notebook.reader().events(0)? {
+            let event = event?;
+            if event.kind == TraceIngested::KIND {
+                let trace: TraceIngested = event.facts()?;
+                if trace.external_id == feedback.target {
+                    of = trace.body.subject;
+                }
+            }
+        }
+        let open = FeedbackRecorded { body: None, ..feedback.clone() };
+        let Some(subject) = of else { return Ok(open) };
+        let blobs = self.notebook.blobs();
+        let Some(key) = blobs.subjects().key(&subject).map_err(BlobError::from)? else {
+            return Err(AppError::said(Kind::Erased, "the call belongs to a forgotten subject"));
+        };
+        let said = serde_json::to_vec(&json!({ "value": open.value, "comment": open.comment }))?;
+        let body = Some(blobs.put_for(&key, &said)?);
+        Ok(FeedbackRecorded { value: Value::Null, comment: None, body, ..open })
     }
 }
 

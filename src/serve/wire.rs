@@ -26,6 +26,10 @@ pub(super) struct ChatRequest {
     /// Tools that may be called.
     #[serde(default)]
     pub(super) tools: Vec<Value>,
+    /// Whose call it is (newer name).
+    pub(super) safety_identifier: Option<String>,
+    /// Whose call it is (older name).
+    pub(super) user: Option<String>,
 }
 
 /// Options of a stream.
@@ -46,6 +50,12 @@ pub(super) struct ChatMessage {
 }
 
 impl ChatRequest {
+    /// Returns whose call it is.
+    pub(super) fn subject(&self) -> Option<String> {
+        let named = self.safety_identifier.iter().chain(&self.user);
+        named.map(|name| name.trim()).find(|name| !name.is_empty()).map(str::to_owned)
+    }
+
     /// Returns the conversation as turns.
     pub(super) fn turns(&self) -> Result<Vec<Turn>, String> {
         if self.messages.is_empty() {

@@ -74,6 +74,17 @@ pub struct FeedbackRecorded {
     pub value: Value,
     /// Words beside it.
     pub comment: Option<String>,
+    /// Value and words, where they are of a subject's call: then they stand here only.
+    #[serde(default)]
+    pub body: Option<BodyRef>,
+}
+
+/// Schema 1 had no body.
+fn feedback_of_1(mut facts: Value) -> Value {
+    if let Some(fields) = facts.as_object_mut() {
+        fields.insert("body".to_owned(), Value::Null);
+    }
+    facts
 }
 
 /// A file was read to its end.
@@ -109,6 +120,6 @@ facts! {
     TraceIngested = "trace.ingested" / 1,
     TraceRevised = "trace.revised" / 1,
     TraceRejected = "trace.rejected" / 1,
-    FeedbackRecorded = "feedback.recorded" / 1,
+    FeedbackRecorded = "feedback.recorded" / 2 from [feedback_of_1],
     DatasetImported = "dataset.imported" / 1,
 }

@@ -16,12 +16,13 @@ pub use decisions::*;
 pub use record::*;
 pub use runs::*;
 
-/// Gives a struct its kind and schema.
+/// Gives a struct its kind and schema, and what lifts facts of older schemas, the oldest first.
 macro_rules! facts {
-    ($($name:ident = $kind:literal / $schema:literal),* $(,)?) => {
+    ($($name:ident = $kind:literal / $schema:literal $(from [$($lift:ident),*])?),* $(,)?) => {
         $(impl crate::event::Facts for $name {
             const KIND: &'static str = $kind;
             const SCHEMA: u32 = $schema;
+            const UPCASTS: &'static [crate::event::Upcast] = &[$($($lift),*)?];
         })*
     };
 }
