@@ -60,7 +60,7 @@ pub use memory::MemoryLog;
 pub use notebook::{
     AppendError, Appended, CloseError, CreateError, Expected, Notebook, OpenError, OpenReport,
 };
-pub use proof::{Extension, LogProof, ProofError, Proven};
+pub use proof::{Extension, LogProof, ProofError, Proven, Prover};
 pub use reader::{Head, ReadError, Reader};
 pub use repair::{RepairError, RepairReport, repair};
 pub use subject::{SubjectError, SubjectKey, Subjects};

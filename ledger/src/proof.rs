@@ -143,10 +143,15 @@ impl LogProof {
     /// When the checkpoint is not signed by that key, or does not cover the event.
     pub fn verify(&self, event: &[u8], verifier_key: &str) -> Result<Proven, ProofError> {
         let signed = open_note(&self.checkpoint, verifier_key)?;
+        self.leads(record_hash(event), &signed)
+    }
+
+    /// Checks that the path leads from a leaf to the root that was signed.
+    fn leads(&self, leaf: Hash, signed: &SignedCheckpoint) -> Result<Proven, ProofError> {
         let (index, size) = (self.index, signed.size);
         let path = self.path.iter().map(|hash| Hash(*hash.as_bytes())).collect::<Vec<_>>();
         let root = Hash(*signed.root.as_bytes());
-        if index >= size || check_record(&path, size, root, index, record_hash(event)).is_err() {
+        if index >= size || check_record(&path, size, root, index, leaf).is_err() {
             return Err(ProofError::NotIncluded { index, size });
         }
         Ok(Proven { index, size, root: signed.root })
@@ -178,6 +183,29 @@ impl Extension {
     }
 }
 
+/// The stored tree at a checkpoint.
+#[derive(Debug)]
+pub struct Prover {
+    tiles: Tiles,
+    size: u64,
+}
+
+impl Prover {
+    /// Returns the hashes of an event's inclusion proof (RFC 6962). They are not checked here:
+    /// that takes the event's bytes.
+    ///
+    /// # Errors
+    /// When the checkpoint does not cover the event, or a tile cannot be read.
+    pub fn path(&self, seq: u64) -> Result<Vec<Digest>, ProofError> {
+        if seq >= self.size {
+            return Err(ProofError::NotCovered { seq });
+        }
+        let path = prove_record(self.size, seq, &self.tiles)
+            .map_err(|error| ProofError::Tree { what: error.to_string() })?;
+        Ok(path.into_iter().map(|hash| Digest::from_bytes(hash.0)).collect())
+    }
+}
+
 impl Reader {
     /// Proves that event `seq` is in the log that `signed` covers. The proof was checked.
     ///
@@ -188,13 +216,23 @@ impl Reader {
             return Err(ProofError::NotCovered { seq });
         }
         let event = self.raw(seq)?.ok_or(ProofError::NotCovered { seq })?;
+        let path = self.prover(signed)?.path(seq)?;
+        let proof = LogProof { index: seq, extra: None, path, checkpoint: signed.note.clone() };
+        proof.leads(record_hash(&event), signed)?;
+        Ok(proof)
+    }
+
+    /// Takes up the stored tree to prove many events under one checkpoint.
+    ///
+    /// # Errors
+    /// When the tree does not come to the checkpoint's root.
+    pub fn prover(&self, signed: &SignedCheckpoint) -> Result<Prover, ProofError> {
         let tiles = self.tiles()?;
-        let unfit = || ProofError::Tree { what: "it does not come to the signed root".to_owned() };
-        let path = prove_record(signed.size, seq, &tiles).map_err(|_| unfit())?;
-        let root = Hash(*signed.root.as_bytes());
-        check_record(&path, signed.size, root, seq, record_hash(&event)).map_err(|_| unfit())?;
-        let path = path.into_iter().map(|hash| Digest::from_bytes(hash.0)).collect();
-        Ok(LogProof { index: seq, extra: None, path, checkpoint: signed.note.clone() })
+        if tiles.root_at(signed.size)? != signed.root {
+            let what = "it does not come to the signed root".to_owned();
+            return Err(ProofError::Tree { what });
+        }
+        Ok(Prover { tiles, size: signed.size })
     }
 
     /// Proves that the log of `new` events begins with that of `old` events, both as they are
