@@ -11,6 +11,7 @@ mod export;
 mod forget;
 mod gate;
 mod gc;
+mod import;
 mod ingest;
 mod init;
 mod key;
@@ -127,6 +128,8 @@ enum Command {
     Key(key::Args),
     /// Write the log out for others
     Export(export::Args),
+    /// Make a notebook from an export
+    Import(import::Args),
     /// List events
     Log(log::Args),
     /// Show one event
@@ -321,6 +324,7 @@ fn dispatch(cli: Cli) -> Result<Output, AppError> {
         Command::Prove(args) => prove::run(globals, args),
         Command::Key(args) => key::run(globals, args),
         Command::Export(args) => export::run(globals, args),
+        Command::Import(args) => import::run(globals, args),
         Command::Log(args) => log::run(globals, args),
         Command::Show(args) => show::run(globals, args),
         Command::Demo(args) => demo::run(globals, args),

@@ -98,6 +98,9 @@ pub enum AppError {
     /// A checkpoint cannot be signed or read.
     #[error(transparent)]
     Checkpoint(#[from] ledger::CheckpointError),
+    /// The log cannot be written out as lines or read in.
+    #[error(transparent)]
+    Interchange(#[from] ledger::InterchangeError),
     /// A subject cannot be forgotten.
     #[error(transparent)]
     Forget(#[from] ledger::ForgetError),
@@ -229,6 +232,7 @@ impl AppError {
             Self::Export(ledger::ExportError::Read(source)) => read_kind(source),
             Self::Export(_) => Kind::Storage,
             Self::Repair(error) => repair_kind(error),
+            Self::Interchange(error) => interchange_kind(error),
             Self::Forget(ledger::ForgetError::Unknown { .. }) => Kind::NotFound,
             Self::Forget(_) | Self::Gc(_) => Kind::Storage,
             Self::Fold(_) | Self::Json(_) => Kind::Internal,
@@ -305,6 +309,16 @@ fn read_kind(error: &ledger::ReadError) -> Kind {
         ledger::ReadError::NotANotebook { .. } => Kind::NotFound,
         ledger::ReadError::Io { .. } => Kind::Storage,
         _ => Kind::Damaged,
+    }
+}
+
+fn interchange_kind(error: &ledger::InterchangeError) -> Kind {
+    match error {
+        ledger::InterchangeError::Line { .. } => Kind::Input,
+        ledger::InterchangeError::Exists { .. } => Kind::Usage,
+        ledger::InterchangeError::Read(source) => read_kind(source),
+        ledger::InterchangeError::Blob(source) => blob_kind(source),
+        _ => Kind::Storage,
     }
 }
 

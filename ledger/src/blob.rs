@@ -186,6 +186,16 @@ impl Blobs {
         }
     }
 
+    /// Reads the stored bytes of a body, or `None` where it is gone.
+    pub(crate) fn raw(&self, digest: &Digest) -> Result<Option<Vec<u8>>, BlobError> {
+        let plain = BodyRef { digest: *digest, length: 0, cipher: None, subject: None };
+        match self.stored(&plain) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(BlobError::Missing { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Checks every byte of a body, in constant memory.
     ///
     /// # Errors

@@ -100,6 +100,8 @@ impl Layout {
 pub(crate) struct Config {
     /// Origin line of the checkpoints.
     pub(crate) origin: String,
+    /// Version of the layout. One that is newer than ours may be read, not written.
+    pub(crate) layout: u32,
 }
 
 impl Config {
@@ -125,6 +127,8 @@ impl Config {
             path: path.to_owned(),
             what: format!("line {}: {what}", row + 1),
         };
+        // What a newer version says of itself is read first: it may have keys that we do not know.
+        let newer = newer_layout(text);
         let (mut layout, mut origin) = (None, None);
         for (row, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -149,6 +153,7 @@ impl Config {
                     })?);
                 }
                 "layout" | "origin" => return Err(wrong(row, format!("{key} is set twice"))),
+                _ if newer.is_some() || key == "readable_from" => {}
                 _ => return Err(wrong(row, format!("unknown key {key:?}: remove it"))),
             }
         }
@@ -157,19 +162,39 @@ impl Config {
             what: format!("the key {key:?} is missing"),
         };
         let found = layout.ok_or_else(|| absent("layout"))?;
-        if found > LAYOUT {
+        if found > LAYOUT && newer.is_none_or(|readable_from| readable_from > LAYOUT) {
             return Err(ReadError::Newer { path: path.to_owned(), found, known: LAYOUT });
         }
         if found < LAYOUT {
             return Err(wrong(0, format!("layout {found} was never released: make it anew")));
         }
-        Ok(Self { origin: origin.ok_or_else(|| absent("origin"))? })
+        Ok(Self { origin: origin.ok_or_else(|| absent("origin"))?, layout: found })
+    }
+
+    /// Refuses to write what a newer version made.
+    pub(crate) fn writable(&self, layout: &Layout) -> Result<(), ReadError> {
+        if self.layout <= LAYOUT {
+            return Ok(());
+        }
+        let (path, found) = (layout.config(), self.layout);
+        Err(ReadError::Newer { path, found, known: LAYOUT })
     }
 
     /// Returns the text of `ledger.toml`.
     pub(crate) fn text(&self) -> String {
-        format!("layout = {LAYOUT}\norigin = \"{}\"\n", self.origin)
+        format!("layout = {LAYOUT}\nreadable_from = {LAYOUT}\norigin = \"{}\"\n", self.origin)
     }
+}
+
+/// Returns, for a layout that is newer than ours, the oldest one whose readers can read it.
+fn newer_layout(text: &str) -> Option<u32> {
+    let number = |key: &str| {
+        let lines = text.lines().filter_map(|line| line.split_once('='));
+        let mut values = lines.filter(|(name, _)| name.trim() == key);
+        values.next().and_then(|(_, value)| value.trim().parse::<u32>().ok())
+    };
+    number("layout").filter(|layout| *layout > LAYOUT)?;
+    number("readable_from")
 }
 
 /// The exclusive hold on a notebook: falls when it is dropped, or with its process.

@@ -349,7 +349,7 @@ impl Notebook {
             create_dir(&part).map_err(failed(part.clone()))?;
         }
         let key = keys::make_key(&layout)?;
-        let config = Config { origin: key.name };
+        let config = Config { origin: key.name, layout: LAYOUT };
         write_file(&layout.config(), config.text().as_bytes(), 0o644)
             .map_err(failed(layout.config()))?;
         Ok(Self::open_held(layout, config, lock, (clock, actor, options))?)
@@ -370,7 +370,7 @@ impl Notebook {
     /// As [`Notebook::open`]; `Locked` where the holder does not listen either.
     pub fn attach(dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let layout = Layout::new(dir);
-        Config::read(&layout)?;
+        Config::read(&layout)?.writable(&layout)?;
         let client = match Client::attach(layout.clone(), clock)? {
             Ok(notebook) => return Ok(notebook),
             Err(client) => client,
@@ -400,6 +400,7 @@ impl Notebook {
     ) -> Result<Self, OpenError> {
         let layout = Layout::new(dir);
         let config = Config::read(&layout)?;
+        config.writable(&layout)?;
         let lock = take_lock(&layout)?;
         Self::open_held(layout, config, lock, (clock, actor, options))
     }

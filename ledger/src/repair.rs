@@ -89,7 +89,7 @@ pub fn repair(
     clock: Arc<dyn Clock>,
 ) -> Result<RepairReport, RepairError> {
     let layout = Layout::new(dir);
-    Config::read(&layout)?;
+    Config::read(&layout)?.writable(&layout)?;
     let mut done = LedgerRepaired::default();
     {
         let _lock = Lock::take(&layout).map_err(|error| match error {

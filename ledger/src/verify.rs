@@ -9,6 +9,8 @@ mod segment;
 mod store;
 
 #[cfg(test)]
+mod flips;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;

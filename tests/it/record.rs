@@ -117,3 +117,20 @@ fn a_checkpoint_is_put_to_an_address() {
     // Nobody listens there any more.
     bench.run(&["checkpoint", "--send", &url]).fails(9);
 }
+
+#[test]
+fn an_export_comes_back_as_the_same_log() {
+    let bench = Bench::with_notebook();
+    bench.run(&["ingest", &samples()]).ok();
+    let lines = bench.path("log.jsonl");
+    let out = bench.run(&["export", "--out", lines.to_str().unwrap(), "--bodies"]).ok().json();
+    let other = Bench::new();
+    let back = other.run(&["import", lines.to_str().unwrap()]).ok().json();
+    assert_eq!((&back["size"], &back["root"]), (&out["size"], &out["root"]));
+    assert_eq!(other.run(&["verify"]).ok().json()["root"], out["root"]);
+    assert_eq!(other.run(&["search", "weather"]).ok().lines().len(), 10);
+    other.run(&["import", lines.to_str().unwrap()]).fails(2);
+    fs::write(&lines, "{}").unwrap();
+    Bench::new().run(&["import", lines.to_str().unwrap()]).fails(4);
+    bench.run(&["export"]).fails(2);
+}

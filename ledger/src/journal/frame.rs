@@ -36,7 +36,7 @@ impl SegmentHeader {
         bytes.extend_from_slice(&SEGMENT_FORMAT.to_le_bytes());
         bytes.extend_from_slice(&self.salt.to_le_bytes());
         bytes.extend_from_slice(&self.first.to_le_bytes());
-        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&SEGMENT_FORMAT.to_le_bytes());
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         bytes
     }
@@ -52,6 +52,14 @@ impl SegmentHeader {
         }
         match (le32(bytes, 8), le32(bytes, 12), le64(bytes, 16)) {
             (Some(SEGMENT_FORMAT), Some(salt), Some(first)) => Ok(Self { salt, first }),
+            // A newer format that says that readers of ours can read it.
+            (Some(format), Some(salt), Some(first))
+                if format > SEGMENT_FORMAT
+                    && le32(bytes, 24)
+                        .is_some_and(|oldest| (1..=SEGMENT_FORMAT).contains(&oldest)) =>
+            {
+                Ok(Self { salt, first })
+            }
             (Some(format), ..) if format > SEGMENT_FORMAT => Err(HeaderError::Newer(format)),
             _ => Err(HeaderError::Damaged("the header names no known format")),
         }

@@ -85,7 +85,7 @@ fn the_bytes_of_a_segment_are_as_documented() {
         &[1, 0, 0, 0],
         &[1, 2, 3, 4],
         &[7, 0, 0, 0, 0, 0, 0, 0],
-        &[0, 0, 0, 0],
+        &[1, 0, 0, 0],
     ]
     .concat();
     assert_eq!(header.get(..28), Some(expected.as_slice()));
@@ -294,10 +294,17 @@ fn a_newer_segment_format_is_named() {
     let segment = path.join(segment_name(0));
     let mut bytes = fs::read(&segment).unwrap();
     bytes[8] = 2;
-    let sum = crc32c::crc32c(&bytes[..28]).to_le_bytes();
-    bytes[28..32].copy_from_slice(&sum);
-    fs::write(&segment, &bytes).unwrap();
+    let mut write = |oldest| {
+        bytes[24] = oldest;
+        let sum = crc32c::crc32c(&bytes[..28]).to_le_bytes();
+        bytes[28..32].copy_from_slice(&sum);
+        fs::write(&segment, &bytes).unwrap();
+    };
+    write(2);
     assert!(matches!(read_all(dir.path()), Err(ReadError::Newer { found: 2, known: 1, .. })));
+    // One that says that readers of format 1 can read it.
+    write(1);
+    assert_eq!(read_all(dir.path()).unwrap().len(), 8);
 }
 
 /// A reader that waits at the end goes on when more is written, across segments too.

@@ -153,12 +153,12 @@ fn bad_configurations_are_named() {
     let path = dir.path().join("ledger.toml");
     let good = fs::read_to_string(&path).unwrap();
     for (text, part) in [
-        (format!("{good}colour = 3\n"), "line 3: unknown key \"colour\""),
-        (good.replace("layout", "# layout"), "\"layout\" is missing"),
-        (good.replace("= 2", "= two"), "line 1"),
-        (good.replace("= 2", "= 1"), "never released"),
-        (good.replace('"', ""), "line 2"),
-        (format!("{good}layout = 2\n"), "line 3: layout is set twice"),
+        (format!("{good}colour = 3\n"), "line 4: unknown key \"colour\""),
+        (good.replace("layout =", "# layout ="), "\"layout\" is missing"),
+        (good.replace("layout = 2", "layout = two"), "line 1"),
+        (good.replace("layout = 2", "layout = 1"), "never released"),
+        (good.replace('"', ""), "line 3"),
+        (format!("{good}layout = 2\n"), "line 4: layout is set twice"),
         ("garbage".to_owned(), "line 1"),
     ] {
         fs::write(&path, text).unwrap();
@@ -167,6 +167,16 @@ fn bad_configurations_are_named() {
     }
     fs::write(&path, good.replace("layout = 2", "layout = 3")).unwrap();
     assert!(matches!(open(dir.path()), Err(OpenError::Newer { found: 3, known: 2, .. })));
+    // A newer version that says that we can read it: readers do, writers do not.
+    let newer = good.replace("layout = 2", "layout = 3") + "shape = \"round\"\n";
+    fs::write(&path, &newer).unwrap();
+    assert_eq!(Reader::open(dir.path()).unwrap().events(0).unwrap().count(), 21);
+    assert!(verify(dir.path()).unwrap().good());
+    assert!(matches!(open(dir.path()), Err(OpenError::Newer { found: 3, known: 2, .. })));
+    let attached = Notebook::attach(dir.path(), clock());
+    assert!(matches!(attached, Err(OpenError::Newer { found: 3, known: 2, .. })));
+    fs::write(&path, newer.replace("readable_from = 2", "readable_from = 3")).unwrap();
+    assert!(matches!(Reader::open(dir.path()), Err(ReadError::Newer { found: 3, .. })));
     fs::write(&path, &good).unwrap();
     open(dir.path()).unwrap();
     let file = dir.path().join("ledger.toml");
