@@ -22,6 +22,8 @@ pub mod event;
 #[cfg(test)]
 mod faults;
 pub mod forget;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod gc;
 #[cfg(test)]
 mod golden;

@@ -147,7 +147,11 @@ impl LogProof {
     }
 
     /// Checks that the path leads from a leaf to the root that was signed.
-    fn leads(&self, leaf: Hash, signed: &SignedCheckpoint) -> Result<Proven, ProofError> {
+    pub(crate) fn leads(
+        &self,
+        leaf: Hash,
+        signed: &SignedCheckpoint,
+    ) -> Result<Proven, ProofError> {
         let (index, size) = (self.index, signed.size);
         let path = self.path.iter().map(|hash| Hash(*hash.as_bytes())).collect::<Vec<_>>();
         let root = Hash(*signed.root.as_bytes());

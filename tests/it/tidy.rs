@@ -262,7 +262,7 @@ fn no_text_names_a_machine_or_a_registry() {
     let mut violations = Vec::new();
     for file in tree::files() {
         // Written by cargo: it names the registry that every build uses.
-        if file.path == "Cargo.lock" {
+        if file.path == "Cargo.lock" || file.path.ends_with("/Cargo.lock") {
             continue;
         }
         for word in words {

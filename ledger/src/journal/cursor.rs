@@ -77,7 +77,12 @@ impl Cursor {
     /// Opens the segment that should begin with event `first`.
     pub(crate) fn open(path: &Path, first: u64) -> Result<Self, ReadError> {
         let failed = |source: io::Error| ReadError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
+        Self::over(File::open(path).map_err(failed)?, path, first)
+    }
+
+    /// Takes up a file that is open already; `path` is what errors call it.
+    pub(crate) fn over(file: File, path: &Path, first: u64) -> Result<Self, ReadError> {
+        let failed = |source: io::Error| ReadError::Io { path: path.to_owned(), source };
         let head = read_up_to(&file, 0, SEGMENT_HEADER).map_err(failed)?;
         let damaged =
             |what| ReadError::Corrupt { path: path.to_owned(), offset: 0, seq: first, what };

@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub(crate) use cursor::{Cursor, Frame, Place, Step, Tail};
 #[cfg(test)]
 pub(crate) use frame::encode_frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use frame::{FRAME_HEADER, Parsed, SEGMENT_HEADER, SegmentHeader, parse, seal_frame};
 pub(crate) use frame::{Mark, push_frame};
 pub use recover::Dropped;
 pub(crate) use recover::recover;
