@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -83,7 +84,11 @@ impl Blobs {
     }
 
     pub(crate) fn on(dir: &Path, device: Arc<dyn Device>) -> Self {
-        Self { dir: Layout::new(dir).blobs(), subjects: Subjects::open(dir), device }
+        Self {
+            dir: Layout::new(dir).blobs(),
+            subjects: Subjects::on(dir, Arc::clone(&device)),
+            device,
+        }
     }
 
     /// Returns the file of a body, whether it exists or not.
@@ -133,25 +138,22 @@ impl Blobs {
     /// # Errors
     /// When the file cannot be read or the file system refuses.
     pub fn put_file(&self, path: &Path) -> Result<BodyRef, BlobError> {
-        let mut source = File::open(path).map_err(at(path))?;
-        let staging = self.staging()?;
-        let temporary = temporary_in(&staging);
-        let copied = copy_hashed(&mut source, path, &temporary);
-        let body = match copied {
-            Ok(body) => body,
-            Err(error) => {
-                let _ = fs::remove_file(&temporary);
-                return Err(error);
-            }
-        };
-        let mut touched = BTreeSet::new();
-        if self.holds(&body) {
-            fs::remove_file(&temporary).map_err(at(&temporary))?;
-            touched.extend(self.path(&body.digest).parent().map(Path::to_owned));
-        } else {
-            self.settle(&temporary, &body.digest, &mut touched)?;
-        }
-        self.sync_all(&touched)?;
+        let source = File::open(path).map_err(at(path))?;
+        self.put_from(source, path)
+    }
+
+    /// Stores whatever a reader gives, in constant memory. `from` is what errors call it.
+    ///
+    /// # Errors
+    /// When it cannot be read or the file system refuses.
+    pub fn put_from(&self, mut source: impl Read, from: &Path) -> Result<BodyRef, BlobError> {
+        let mut batch = Batch::begin(self)?;
+        let temporary = batch.temporary();
+        let body = self.copy_hashed(&mut source, from, &temporary).inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })?;
+        batch.add(temporary, &body)?;
+        batch.settle()?;
         Ok(body)
     }
 
@@ -170,29 +172,34 @@ impl Blobs {
 
     /// Reads the stored bytes of a body and checks them.
     fn stored(&self, body: &BodyRef) -> Result<Vec<u8>, BlobError> {
-        let path = self.path(&body.digest);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BlobError::Missing { digest: body.digest, path });
-            }
-            Err(source) => return Err(BlobError::Io { path, source }),
-        };
-        let found = Digest::of(&bytes);
-        if found == body.digest {
-            Ok(bytes)
+        let mut bytes = Vec::new();
+        self.copy_to(&body.digest, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Copies the stored bytes of a body, in constant memory, and says how many they were. The
+    /// end tells whether they were right: what was written before an error is worth nothing.
+    ///
+    /// # Errors
+    /// When it is missing or damaged, cannot be read, or the target cannot be written.
+    pub fn copy_to(&self, digest: &Digest, target: &mut impl Write) -> Result<u64, BlobError> {
+        let (path, mut file) = self.open_stored(digest)?;
+        let (found, length) = hash_to(&mut file, target).map_err(at(&path))?;
+        if found == *digest {
+            Ok(length)
         } else {
-            Err(BlobError::Damaged { digest: body.digest, path, found })
+            Err(BlobError::Damaged { digest: *digest, path, found })
         }
     }
 
-    /// Reads the stored bytes of a body, or `None` where it is gone.
-    pub(crate) fn raw(&self, digest: &Digest) -> Result<Option<Vec<u8>>, BlobError> {
-        let plain = BodyRef { digest: *digest, length: 0, cipher: None, subject: None };
-        match self.stored(&plain) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(BlobError::Missing { .. }) => Ok(None),
-            Err(error) => Err(error),
+    fn open_stored(&self, digest: &Digest) -> Result<(PathBuf, File), BlobError> {
+        let path = self.path(digest);
+        match File::open(&path) {
+            Ok(file) => Ok((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(BlobError::Missing { digest: *digest, path })
+            }
+            Err(source) => Err(BlobError::Io { path, source }),
         }
     }
 
@@ -201,20 +208,7 @@ impl Blobs {
     /// # Errors
     /// When it is missing, damaged or cannot be read.
     pub fn check(&self, digest: &Digest) -> Result<(), BlobError> {
-        let path = self.path(digest);
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BlobError::Missing { digest: *digest, path });
-            }
-            Err(source) => return Err(BlobError::Io { path, source }),
-        };
-        let (found, _) = hash_to(&mut file, &mut io::sink()).map_err(at(&path))?;
-        if found == *digest {
-            Ok(())
-        } else {
-            Err(BlobError::Damaged { digest: *digest, path, found })
-        }
+        self.copy_to(digest, &mut io::sink()).map(drop)
     }
 
     /// Writes all bodies and syncs each, renames them, and syncs each directory once.
@@ -222,9 +216,8 @@ impl Blobs {
         &self,
         bodies: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Vec<BodyRef>, BlobError> {
-        let staging = self.staging()?;
-        let (mut stored, mut written) = (Vec::new(), Vec::new());
-        let (mut touched, mut seen) = (BTreeSet::new(), BTreeSet::new());
+        let mut batch = Batch::begin(self)?;
+        let (mut stored, mut seen) = (Vec::new(), BTreeSet::new());
         for bytes in bodies {
             let body = BodyRef {
                 digest: Digest::of(bytes),
@@ -232,57 +225,141 @@ impl Blobs {
                 cipher: None,
                 subject: None,
             };
-            if seen.insert(body.digest) && !self.holds(&body) {
-                let temporary = temporary_in(&staging);
+            if seen.insert(body.digest) && !batch.has(&body) {
+                let temporary = batch.temporary();
+                batch.written.push((temporary.clone(), body.digest));
                 write_synced(self.device.as_ref(), &temporary, bytes, 0o644)
                     .map_err(at(&temporary))?;
-                written.push((temporary, body.digest));
-            } else {
-                // Another writer may have renamed it a moment ago without a sync yet.
-                touched.extend(self.path(&body.digest).parent().map(Path::to_owned));
             }
             stored.push(body);
         }
-        for (temporary, digest) in &written {
-            self.settle(temporary, digest, &mut touched)?;
-        }
-        self.sync_all(&touched)?;
+        batch.settle()?;
         Ok(stored)
     }
 
-    /// Syncs directories.
-    fn sync_all(&self, dirs: &BTreeSet<PathBuf>) -> Result<(), BlobError> {
-        let mut there = dirs.iter().filter(|dir| dir.is_dir());
-        there.try_for_each(|dir| self.device.sync_dir(dir).map_err(at(dir)))
-    }
-
-    /// Tells whether a body of that name and length is there.
+    /// Tells whether a body is there, every byte of it, and marks it as wanted: garbage is only
+    /// what nobody asked for in a long time.
     fn holds(&self, body: &BodyRef) -> bool {
-        fs::metadata(self.path(&body.digest)).is_ok_and(|meta| meta.len() == body.length)
+        let Ok(file) = File::open(self.path(&body.digest)) else { return false };
+        file.metadata().is_ok_and(|meta| meta.len() == body.length)
+            && self.check(&body.digest).is_ok()
+            && file.set_modified(SystemTime::now()).is_ok()
     }
 
-    /// Returns the directory of files that are not yet bodies.
-    fn staging(&self) -> Result<PathBuf, BlobError> {
-        let staging = self.dir.join("tmp");
-        create_dir(&staging).map_err(at(&staging))?;
-        Ok(staging)
-    }
-
-    /// Gives a synced temporary file its name, and notes the directories to be synced.
-    fn settle(
+    /// Copies into a synced new file and names its content.
+    fn copy_hashed(
         &self,
-        temporary: &Path,
-        digest: &Digest,
-        touched: &mut BTreeSet<PathBuf>,
-    ) -> Result<(), BlobError> {
-        let path = self.path(digest);
-        let shard = path.parent().unwrap_or(&self.dir);
-        if !shard.is_dir() {
-            fs::create_dir_all(shard).map_err(at(shard))?;
-            touched.insert(self.dir.clone());
+        source: &mut impl Read,
+        from: &Path,
+        to: &Path,
+    ) -> Result<BodyRef, BlobError> {
+        let file = OpenOptions::new().write(true).create_new(true).open(to).map_err(at(to))?;
+        let mut target = Target { device: self.device.as_ref(), file: &file, offset: 0 };
+        let (digest, length) = hash_to(source, &mut target).map_err(at(from))?;
+        self.device.sync(&file).map_err(at(to))?;
+        Ok(BodyRef { digest, length, cipher: None, subject: None })
+    }
+
+    /// Keeps garbage from being collected while bodies are stored, or the other way round.
+    pub(crate) fn hold(&self, alone: bool) -> Result<File, BlobError> {
+        create_dir(&self.dir).map_err(at(&self.dir))?;
+        let dir = File::open(&self.dir).map_err(at(&self.dir))?;
+        if alone { dir.lock() } else { dir.lock_shared() }.map_err(at(&self.dir))?;
+        Ok(dir)
+    }
+}
+
+/// Writes to a file through the device.
+struct Target<'a> {
+    device: &'a dyn Device,
+    file: &'a File,
+    offset: u64,
+}
+
+impl Write for Target<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.device.write(self.file, bytes, self.offset)?;
+        self.offset += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Bodies that are being stored together. What did not get its name is removed at the end.
+struct Batch<'a> {
+    blobs: &'a Blobs,
+    staging: PathBuf,
+    /// Files that were begun, and the bodies that they will be.
+    written: Vec<(PathBuf, Digest)>,
+    /// Directories to be synced.
+    touched: BTreeSet<PathBuf>,
+    _hold: File,
+}
+
+impl<'a> Batch<'a> {
+    fn begin(blobs: &'a Blobs) -> Result<Self, BlobError> {
+        let hold = blobs.hold(false)?;
+        let staging = blobs.dir.join("tmp");
+        create_dir(&staging).map_err(at(&staging))?;
+        let (written, touched) = (Vec::new(), BTreeSet::new());
+        Ok(Self { blobs, staging, written, touched, _hold: hold })
+    }
+
+    fn temporary(&self) -> PathBuf {
+        temporary_in(&self.staging)
+    }
+
+    /// Tells whether a body is there already.
+    fn has(&mut self, body: &BodyRef) -> bool {
+        let there = self.blobs.holds(body);
+        if there {
+            // Another writer may have renamed it a moment ago without a sync yet.
+            let path = self.blobs.path(&body.digest);
+            self.touched.extend(path.parent().map(Path::to_owned));
+            self.touched.insert(self.blobs.dir.clone());
         }
-        touched.insert(shard.to_owned());
-        self.device.rename(temporary, &path).map_err(at(&path))
+        there
+    }
+
+    /// Takes up a synced file.
+    fn add(&mut self, temporary: PathBuf, body: &BodyRef) -> Result<(), BlobError> {
+        if self.has(body) {
+            return fs::remove_file(&temporary).map_err(at(&temporary));
+        }
+        self.written.push((temporary, body.digest));
+        Ok(())
+    }
+
+    /// Gives all files their names, and makes the names last.
+    fn settle(mut self) -> Result<(), BlobError> {
+        let (blobs, device) = (self.blobs, self.blobs.device.as_ref());
+        for (temporary, digest) in &self.written {
+            let path = blobs.path(digest);
+            let shard = path.parent().unwrap_or(&blobs.dir);
+            if !shard.is_dir() {
+                fs::create_dir_all(shard).map_err(at(shard))?;
+            }
+            // Also where another process made it: it may not have synced the name yet.
+            self.touched.insert(blobs.dir.clone());
+            self.touched.insert(shard.to_owned());
+            device.rename(temporary, &path).map_err(at(&path))?;
+        }
+        let mut there = self.touched.iter().filter(|dir| dir.is_dir());
+        there.try_for_each(|dir| device.sync_dir(dir).map_err(at(dir)))?;
+        self.written.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        for (temporary, _) in &self.written {
+            // Those that got their name are not there any more.
+            let _ = fs::remove_file(temporary);
+        }
     }
 }
 
@@ -312,16 +389,8 @@ fn body_of(fields: &Map<String, Value>) -> Option<BodyRef> {
     serde_json::from_value(Value::Object(fields.clone())).ok()
 }
 
-/// Copies a file into a synced new one and names its content.
-fn copy_hashed(source: &mut File, from: &Path, to: &Path) -> Result<BodyRef, BlobError> {
-    let mut target = OpenOptions::new().write(true).create_new(true).open(to).map_err(at(to))?;
-    let (digest, length) = hash_to(source, &mut target).map_err(at(from))?;
-    target.sync_all().map_err(at(to))?;
-    Ok(BodyRef { digest, length, cipher: None, subject: None })
-}
-
 /// Reads to the end, writes what was read, and returns its digest and length.
-fn hash_to(source: &mut File, target: &mut impl Write) -> io::Result<(Digest, u64)> {
+fn hash_to(source: &mut impl Read, target: &mut impl Write) -> io::Result<(Digest, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0_u8; CHUNK];
     let mut length = 0_u64;
@@ -343,6 +412,8 @@ fn hash_to(source: &mut File, target: &mut impl Write) -> io::Result<(Digest, u6
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
 
+    use std::os::unix::fs::MetadataExt;
+
     use serde_json::json;
 
     use super::*;
@@ -354,10 +425,14 @@ mod tests {
         let body = blobs.put(b"some text").unwrap();
         assert_eq!(body.digest, Digest::of(b"some text"));
         assert_eq!(blobs.get(&body).unwrap(), b"some text");
-        let written = fs::metadata(blobs.path(&body.digest)).unwrap().modified().unwrap();
+        let path = blobs.path(&body.digest);
+        let (old, file) = (SystemTime::UNIX_EPOCH, File::open(&path).unwrap());
+        file.set_modified(old).unwrap();
+        let node = fs::metadata(&path).unwrap().ino();
         assert_eq!(blobs.put(b"some text").unwrap(), body);
-        let now = fs::metadata(blobs.path(&body.digest)).unwrap().modified().unwrap();
-        assert_eq!(written, now, "a body that is there is not written again");
+        let now = fs::metadata(&path).unwrap();
+        assert_eq!(now.ino(), node, "a body that is there is not written again");
+        assert!(now.modified().unwrap() > old, "but it is no garbage any more");
     }
 
     #[test]
@@ -404,13 +479,20 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_body_is_mended_by_storing_it_again() {
+    fn a_damaged_body_is_mended_by_storing_it_again() {
         let dir = tempfile::tempdir().unwrap();
         let blobs = Blobs::open(dir.path());
         let body = blobs.put(b"0123456789").unwrap();
-        fs::write(blobs.path(&body.digest), b"01234").unwrap();
-        blobs.put(b"0123456789").unwrap();
-        assert_eq!(blobs.get(&body).unwrap(), b"0123456789");
+        let file = dir.path().join("input");
+        fs::write(&file, b"0123456789").unwrap();
+        for damaged in [&b"01234"[..], b"0123456780"] {
+            fs::write(blobs.path(&body.digest), damaged).unwrap();
+            blobs.put(b"0123456789").unwrap();
+            assert_eq!(blobs.get(&body).unwrap(), b"0123456789");
+            fs::write(blobs.path(&body.digest), damaged).unwrap();
+            blobs.put_file(&file).unwrap();
+            assert_eq!(blobs.get(&body).unwrap(), b"0123456789");
+        }
     }
 
     #[test]

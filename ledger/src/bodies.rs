@@ -36,7 +36,8 @@ pub(crate) struct Bodies {
     pub(crate) named: BTreeMap<Digest, Named>,
     /// Last event that erased each subject.
     pub(crate) erased: BTreeMap<String, u64>,
-    released: BTreeSet<Digest>,
+    /// Last event that gave each body up.
+    released: BTreeMap<Digest, u64>,
 }
 
 impl Bodies {
@@ -44,7 +45,8 @@ impl Bodies {
     pub(crate) fn fold(&mut self, event: &Envelope) -> Result<(), FactsError> {
         if event.kind == CheckpointReleased::KIND {
             let facts: CheckpointReleased = event.facts()?;
-            self.released.extend(facts.bodies.iter().map(|body| body.digest));
+            let given_up = facts.bodies.iter().map(|body| (body.digest, event.seq));
+            self.released.extend(given_up);
             return Ok(());
         }
         if event.kind == BodyErased::KIND {
@@ -68,12 +70,12 @@ impl Bodies {
     /// Says why a body may be gone, if it may.
     pub(crate) fn gone(&self, digest: &Digest) -> Option<Gone> {
         let named = self.named.get(digest)?;
-        if let Some(subject) = &named.subject
-            && let Some(&seq) = self.erased.get(subject)
-            && seq > named.last
-        {
+        // The key is gone and never comes back, so what was named later is erased as well.
+        let erased = named.subject.as_ref().and_then(|subject| self.erased.get(subject));
+        if let Some(&seq) = erased {
             return Some(Gone::Erased(seq));
         }
-        (!named.firm && self.released.contains(digest)).then_some(Gone::Released)
+        let released = self.released.get(digest).is_some_and(|&seq| seq > named.last);
+        (!named.firm && released).then_some(Gone::Released)
     }
 }

@@ -80,9 +80,8 @@ pub struct SignedCheckpoint {
     pub note: String,
 }
 
-/// Signs a head with the notebook's key.
-pub(crate) fn sign(layout: &Layout, head: Head) -> Result<SignedCheckpoint, CheckpointError> {
-    let key = own_key(layout)?;
+/// Signs a head.
+pub(crate) fn sign(key: &Key, head: Head) -> Result<SignedCheckpoint, CheckpointError> {
     signed(&key.name, head, "", &[&key.signer()?])
 }
 
@@ -148,39 +147,44 @@ pub fn open_note(note: &str, verifier_key: &str) -> Result<SignedCheckpoint, Che
     Ok(SignedCheckpoint { size: body.size(), root, note: note.to_owned() })
 }
 
-/// Opens a note that any key of a log signed, the newest first.
+/// Opens a note that a key of a log signed while it was valid.
 ///
 /// # Errors
-/// When it is malformed, or signed by none of them.
+/// When it is malformed, or signed by none of them, or by one that had been replaced.
 pub fn open_by(note: &str, keys: &KeyHistory) -> Result<SignedCheckpoint, CheckpointError> {
     let mut outcome = Err(CheckpointError::Malformed { what: "the log names no key".to_owned() });
     for (_, key) in keys.keys().iter().rev() {
         outcome = open_note(note, key);
-        if outcome.is_ok() {
+        let Ok(signed) = &outcome else { continue };
+        if keys.at(signed.size) == Some(key) {
             break;
         }
+        let what = format!("another key was valid at {} events", signed.size);
+        outcome = Err(CheckpointError::Signature { key: key.clone(), what });
     }
     outcome
 }
 
-/// Returns size and root that the newest checkpoint on this disk claims, if there is one. The
-/// signature is not looked at: too high a claim only makes opening more careful.
-pub(crate) fn latest(layout: &Layout) -> Option<(u64, Digest)> {
-    parse_head(&fs::read_to_string(layout.latest_checkpoint()).ok()?)
+/// Returns the newest checkpoint on this disk, if this notebook's own key signed it: a damaged
+/// one claims nothing.
+pub(crate) fn own_latest(layout: &Layout) -> Option<SignedCheckpoint> {
+    let note = fs::read_to_string(layout.latest_checkpoint()).ok()?;
+    let key = Key::read(&layout.signing_key()).ok()?;
+    open_note(&note, &key.verifier()).ok()
 }
 
 /// Writes a checkpoint into a folder that others keep: `<folder>/<origin>/<size>.checkpoint`, and
 /// `checkpoint` for the newest. Returns the file.
 ///
 /// The folder acts as a witness does: it takes only what extends its newest checkpoint. `extends`
-/// tells whether today's log still has that root at that size.
+/// tells whether today's log still has that root at that size, or that it cannot be told.
 ///
 /// # Errors
 /// When the folder holds a checkpoint that this log does not extend, or cannot be written.
 pub fn send_to_dir(
     dir: &Path,
     signed: &SignedCheckpoint,
-    extends: impl FnOnce(u64, Digest) -> bool,
+    extends: impl FnOnce(u64, Digest) -> Result<bool, ReadError>,
 ) -> Result<PathBuf, CheckpointError> {
     let origin = signed.note.lines().next().unwrap_or_default();
     let folder = dir.join(origin.replace('/', "-"));
@@ -193,7 +197,7 @@ pub fn send_to_dir(
     match fs::read_to_string(&newest) {
         Ok(text) => {
             let (size, root) = parse_head(&text).ok_or_else(|| malformed(&newest.display()))?;
-            if size > signed.size || !extends(size, root) {
+            if size > signed.size || !extends(size, root)? {
                 return Err(CheckpointError::Forked { path: newest, size, sent: signed.size });
             }
         }

@@ -108,9 +108,17 @@ struct Told {
     failed: bool,
 }
 
-/// A batch of the history: its events name one body.
+/// A batch of the history: its events name one body, which is stored in one of three ways.
 fn batch(blobs: &Blobs, n: u64) -> Option<Vec<NewEvent>> {
-    let body = blobs.put(format!("body {n}").as_bytes()).ok()?;
+    let text = format!("body {n}");
+    let body = match n % 4 {
+        0 => {
+            let key = blobs.subjects().key_of("ann").ok()?;
+            blobs.put_for(&key, text.as_bytes()).ok()?
+        }
+        1 => blobs.put_from(text.as_bytes(), Path::new("text")).ok()?,
+        _ => blobs.put(text.as_bytes()).ok()?,
+    };
     let events = (0..=n % 3).map(|i| {
         let mut event = event(&format!("s/{}", n % 2), &format!("id-{n}-{i}"), n);
         event.facts = json!({ "n": n, "body": body, "text": "x".repeat(150) });
@@ -147,16 +155,19 @@ fn run(notebook: &Notebook) -> Told {
         if n % 6 == 5 && notebook.checkpoint().is_err() {
             told.failed = true;
         }
+        if n == 9 && notebook.rotate_key().is_err() {
+            told.failed = true;
+        }
     }
     told
 }
 
-/// One run with one fault. Returns how many calls there were.
+/// One run with one fault of the device that acknowledgements rest on. Returns how many calls
+/// there were.
 fn one(at: u64, fault: Fault) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let device = Once::new(at, fault);
     let name = format!("call {at}: {fault:?}");
-    let clock = || Arc::new(FixedClock::default());
     let with = options(Arc::clone(&device) as Arc<dyn Device>);
     let told = match Notebook::create_with(dir.path(), clock(), "tester", with) {
         Ok(notebook) => {
@@ -169,9 +180,44 @@ fn one(at: u64, fault: Fault) -> u64 {
     };
     let calls = device.calls.load(Ordering::SeqCst);
     assert!(told.failed || at >= calls || spared(&told), "{name}: nobody heard of it");
+    check(dir.path(), &told, &name);
+    calls
+}
+
+/// One run with one fault of the device under tree and request ids: nobody who appends hears of
+/// it, and nothing is lost. Returns how many calls there were.
+fn one_copy(at: u64, fault: Fault) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let device = Once::new(at, fault);
+    let name = format!("copy, call {at}: {fault:?}");
+    let with = Options {
+        copies: Arc::clone(&device) as Arc<dyn Device>,
+        flush_events: 4,
+        ..options(Arc::new(Disk))
+    };
+    let told = match Notebook::create_with(dir.path(), clock(), "tester", with) {
+        Ok(notebook) => {
+            let told = run(&notebook);
+            assert!(!told.failed, "{name}");
+            let _ = notebook.close();
+            told
+        }
+        Err(_) => Told::default(),
+    };
+    check(dir.path(), &told, &name);
+    device.calls.load(Ordering::SeqCst)
+}
+
+fn clock() -> Arc<FixedClock> {
+    Arc::new(FixedClock::default())
+}
+
+/// Opens the notebook on a sound device: what was acknowledged is there, the rest is there whole
+/// or not at all, and it goes on.
+fn check(dir: &Path, told: &Told, name: &str) {
     let sound = || options(Arc::new(Disk));
-    let notebook = Notebook::open_as(dir.path(), clock(), "tester", sound())
-        .or_else(|_| Notebook::create_with(dir.path(), clock(), "tester", sound()))
+    let notebook = Notebook::open_as(dir, clock(), "tester", sound())
+        .or_else(|_| Notebook::create_with(dir, clock(), "tester", sound()))
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     let events: Vec<_> = notebook.reader().events(0).unwrap().map(Result::unwrap).collect();
     for (id, seq) in &told.acknowledged {
@@ -187,9 +233,8 @@ fn one(at: u64, fault: Fault) -> u64 {
     }
     notebook.checkpoint().unwrap_or_else(|error| panic!("{name}: {error}"));
     notebook.close().unwrap();
-    let report = verify(dir.path()).unwrap();
+    let report = verify(dir).unwrap();
     assert!(report.good(), "{name}: {:?}", report.damage);
-    calls
 }
 
 /// A segment that could not be made beforehand is made again when it is needed, so the fault of
@@ -214,4 +259,16 @@ fn every_call_may_fail() {
         }
     }
     println!("{runs} faults in {calls} calls");
+}
+
+#[test]
+fn every_call_under_the_copies_may_fail() {
+    let calls = one_copy(u64::MAX, Fault::Failed);
+    assert!(calls > 12, "{calls}");
+    for at in 0..calls {
+        for fault in FAULTS {
+            one_copy(at, fault);
+        }
+    }
+    println!("{} faults in {calls} calls", 4 * calls);
 }

@@ -61,7 +61,7 @@ fn frame_end(bytes: &[u8]) -> Option<usize> {
 /// its beginning to its end, past damage.
 pub fn segment(data: &[u8]) {
     let Some(([choices, first], body)) = data.split_first_chunk::<2>() else { return };
-    let header = SegmentHeader { salt: u32::from(*choices), first: u64::from(*first) };
+    let header = SegmentHeader::new(u32::from(*choices), u64::from(*first));
     let mut bytes = header.encode();
     bytes.extend_from_slice(body);
     mend(&mut bytes, header, choices & 1 != 0, choices & 2 != 0);

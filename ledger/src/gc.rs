@@ -5,10 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::blob::BlobError;
 use crate::bodies::{Bodies, Gone};
 use crate::durable::sync_dir;
 use crate::event::FactsError;
 use crate::id::Digest;
+use crate::layout::Config;
 use crate::reader::{ReadError, Reader};
 
 /// Says why garbage cannot be found or removed.
@@ -20,6 +22,15 @@ pub enum GcError {
     /// An event is malformed, so that nobody knows what it names.
     #[error(transparent)]
     Facts(#[from] FactsError),
+    /// The log has no events, so that everything would be garbage.
+    #[error("{}: the log has no events, so nobody can tell what is garbage", dir.display())]
+    NoEvents {
+        /// Notebook.
+        dir: PathBuf,
+    },
+    /// The directory of bodies cannot be held.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -80,6 +91,8 @@ pub struct Garbage {
 pub fn garbage(reader: &Reader, grace: Duration) -> Result<Vec<Garbage>, GcError> {
     // Files first, then the log: what is named meanwhile is found named.
     let layout = reader.layout();
+    // What a newer version names may have a form that is not seen here.
+    Config::read(layout)?.writable(layout)?;
     let before = SystemTime::now().checked_sub(grace).unwrap_or(SystemTime::UNIX_EPOCH);
     let mut shards = Vec::new();
     let mut found = Vec::new();
@@ -91,8 +104,13 @@ pub fn garbage(reader: &Reader, grace: Duration) -> Result<Vec<Garbage>, GcError
         }
     }
     let mut bodies = Bodies::default();
+    let mut events = 0_u64;
     for event in reader.events(0)? {
         bodies.fold(&event?)?;
+        events += 1;
+    }
+    if events == 0 {
+        return Err(GcError::NoEvents { dir: layout.dir().to_owned() });
     }
     for file in shards {
         let digest = digest_of(&file.path);
@@ -109,7 +127,8 @@ pub fn garbage(reader: &Reader, grace: Duration) -> Result<Vec<Garbage>, GcError
     found.extend(old(&layout.journal().join("quarantine"), before, Why::Quarantined)?);
     for (path, modified) in entries(layout.dir())? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("store.set-aside-") && modified <= before {
+        let aside = name.starts_with("store.set-aside-") || name.starts_with("tree.set-aside-");
+        if aside && modified <= before {
             found.push(Garbage { bytes: size(&path)?, path, why: Why::SetAside });
         }
     }
@@ -117,13 +136,17 @@ pub fn garbage(reader: &Reader, grace: Duration) -> Result<Vec<Garbage>, GcError
     Ok(found)
 }
 
-/// Removes garbage that was listed. Returns the bytes that were freed.
+/// Removes garbage that was listed and still is garbage: since then somebody may have stored or
+/// named it again. Returns the bytes that were freed.
 ///
 /// # Errors
-/// When a file cannot be removed; those before it are gone.
-pub fn sweep(garbage: &[Garbage]) -> Result<u64, GcError> {
+/// When the log cannot be read, or a file cannot be removed; those before it are gone.
+pub fn sweep(reader: &Reader, listed: &[Garbage], grace: Duration) -> Result<u64, GcError> {
+    // Whoever stores a body that is there marks it under this lock, and names it afterwards.
+    let _alone = reader.blobs().hold(true)?;
+    let still = garbage(reader, grace)?;
     let mut freed = 0;
-    for file in garbage {
+    for file in listed.iter().filter(|file| still.contains(file)) {
         let removed = if file.path.is_dir() {
             fs::remove_dir_all(&file.path)
         } else {

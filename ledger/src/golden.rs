@@ -31,7 +31,7 @@ fn path(name: &str) -> PathBuf {
 }
 
 /// Compares a text with a golden file, or writes the file where that was asked for.
-fn compare(name: &str, text: &str) {
+pub(crate) fn compare(name: &str, text: &str) {
     let path = path(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -301,7 +301,12 @@ fn record() {
         bodies: vec![body(1)],
         why: text("the run has finished"),
     }]);
-    check(&[LedgerRepaired { journal: vec![(3, 4)], store: true, bodies: vec![digest(2)] }]);
+    check(&[LedgerRepaired {
+        journal: vec![(3, 4)],
+        store: true,
+        bodies: vec![digest(2)],
+        checkpoint: true,
+    }]);
     check(&[CheckpointSent { size: 4, root: digest(1), place: text("/mnt/auditor") }]);
     check(&[CheckpointSigned { size: 4, root: digest(1), note: text("a\n4\nb\n\nsig\n") }]);
 }
@@ -453,7 +458,8 @@ fn every_kind_is_covered() {
         .flatten()
         .collect();
     assert_eq!(kinds.len(), 32, "the catalogue grew: add samples of the new kinds, then this");
-    kinds.push(text("envelope.hex"));
+    // What is stored beside events: checked where it is made.
+    kinds.extend(texts(&["envelope.hex", "subject.1.txt"]));
     kinds.sort();
     let mut files: Vec<String> = fs::read_dir(path(""))
         .unwrap()

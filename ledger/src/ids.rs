@@ -12,7 +12,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use crate::device::{Device, Disk};
 use crate::id::Digest;
 
 /// Bytes that an event takes in the file.
@@ -78,6 +80,7 @@ impl IdTable {
 #[derive(Debug)]
 pub(crate) struct IdFile {
     file: File,
+    device: Arc<dyn Device>,
     size: u64,
     /// CRC-32C of everything up to `size`.
     sum: u32,
@@ -114,7 +117,7 @@ impl IdFile {
         if file.metadata()?.len() < wanted {
             return Ok(None);
         }
-        let mut opened = Self { file, size: 0, sum: 0 };
+        let mut opened = Self { file, device: Arc::new(Disk), size: 0, sum: 0 };
         let mut buffer = vec![0_u8; usize::try_from(CHUNK.min(wanted)).unwrap_or_default()];
         let mut at = 0;
         while at < wanted {
@@ -131,10 +134,15 @@ impl IdFile {
         Ok(Some(opened))
     }
 
+    /// Writes to a device from here on.
+    pub(crate) fn on(self, device: Arc<dyn Device>) -> Self {
+        Self { device, ..self }
+    }
+
     /// Adds events. Nothing is synced.
     pub(crate) fn append(&mut self, hashes: &[u64]) -> io::Result<()> {
         let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-        self.file.write_all_at(&bytes, self.size * WIDTH)?;
+        self.device.write(&self.file, &bytes, self.size * WIDTH)?;
         self.size += hashes.len() as u64;
         self.sum = crc32c::crc32c_append(self.sum, &bytes);
         Ok(())
@@ -142,7 +150,7 @@ impl IdFile {
 
     /// Makes everything added durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync_all()
+        self.device.sync(&self.file)
     }
 
     /// Returns the checksum over all events.

@@ -1,12 +1,13 @@
 //! The log as JSON lines, out and in again: same events, same bytes, same root.
 //!
 //! The first line is a header. Each further line is an event's envelope with `leaf`, the leaf hash
-//! of its stored bytes, or, where bodies were asked for, a body before the first event that names
-//! it. Bodies of subjects stay encrypted; keys never leave the notebook.
+//! of its stored bytes, or, where bodies were asked for, a part of a body; the parts of a body stand
+//! together, before the first event that names it. Bodies of subjects stay encrypted; keys never
+//! leave the notebook.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io::{self, BufRead, Write};
+use std::fs::{self, File};
+use std::io::{self, BufRead, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +21,7 @@ use crate::durable::{create_dir, sync_dir, write_file};
 use crate::event::{EVENT_BYTES_MAX, Envelope};
 use crate::id::Digest;
 use crate::journal::{Mark, SEGMENT_BYTES, segment_bytes};
-use crate::layout::{Config, LAYOUT, Layout};
+use crate::layout::{Config, LAYOUT, Lacks, Layout};
 use crate::merkle::Frontier;
 use crate::reader::{Head, ReadError, Reader};
 
@@ -65,6 +66,11 @@ pub enum InterchangeError {
     Write(io::Error),
 }
 
+/// Bytes of a body in one line.
+const PART: usize = 768 * 1024;
+/// Longest line that is read: a part, or an event with everything in it escaped.
+const LINE_MAX: u64 = 2 * 1024 * 1024;
+
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
 struct Header {
@@ -73,13 +79,49 @@ struct Header {
     origin: String,
     size: u64,
     root: Digest,
+    bodies: bool,
 }
 
-/// A line of a body.
+/// A line with a part of a body.
 #[derive(Debug, Serialize, Deserialize)]
 struct BodyLine {
     body: Digest,
+    /// Byte of the body at which the part begins.
+    at: u64,
     base64: String,
+}
+
+/// Writes the bytes of a body as lines.
+struct Parts<'a, W: Write> {
+    out: &'a mut W,
+    body: Digest,
+    at: u64,
+    part: Vec<u8>,
+}
+
+impl<W: Write> Parts<'_, W> {
+    /// Writes what has gathered as a line.
+    fn end(&mut self) -> io::Result<()> {
+        let text = BodyLine { body: self.body, at: self.at, base64: base64(&self.part) };
+        self.at += self.part.len() as u64;
+        self.part.clear();
+        line(self.out, &text)
+    }
+}
+
+impl<W: Write> Write for Parts<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.part.len() == PART {
+            self.end()?;
+        }
+        let taken = bytes.len().min(PART - self.part.len());
+        self.part.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Reader {
@@ -96,19 +138,26 @@ impl Reader {
             origin: Config::read(self.layout())?.origin,
             size: head.size,
             root: head.root,
+            bodies,
         };
-        line(out, &header)?;
+        line(out, &header).map_err(InterchangeError::Write)?;
         let mut written = BTreeSet::new();
         let mut frames = self.frames(0);
         for seq in 0..head.size {
-            let Some(frame) = frames.next_frame()? else { break };
+            let Some(frame) = frames.next_frame()? else {
+                return Err(ReadError::Corrupt {
+                    path: self.layout().journal(),
+                    offset: 0,
+                    seq,
+                    what: "it cannot be read any more",
+                }
+                .into());
+            };
             let event =
                 codec::decode(&frame.event).map_err(|source| ReadError::Decode { seq, source })?;
             for body in bodies_in(&event.facts).into_iter().filter(|_| bodies) {
-                if written.insert(body.digest)
-                    && let Some(bytes) = self.blobs().raw(&body.digest)?
-                {
-                    line(out, &BodyLine { body: body.digest, base64: base64(&bytes) })?;
+                if written.insert(body.digest) {
+                    self.export_body(&body.digest, out)?;
                 }
             }
             let leaf = Digest::from_bytes(record_hash(&frame.event).0);
@@ -116,18 +165,38 @@ impl Reader {
             if let Ok(Value::Object(fields)) = &mut value {
                 fields.insert("leaf".to_owned(), Value::String(leaf.to_string()));
             }
-            line(out, &value.map_err(InterchangeError::Write)?)?;
+            value.and_then(|value| line(out, &value)).map_err(InterchangeError::Write)?;
         }
         out.flush().map_err(InterchangeError::Write)?;
         Ok(head)
     }
+
+    /// Writes a body as lines, or nothing where it is gone.
+    fn export_body(&self, body: &Digest, out: &mut impl Write) -> Result<(), InterchangeError> {
+        let mut parts = Parts { out, body: *body, at: 0, part: Vec::with_capacity(PART) };
+        match self.blobs().copy_to(body, &mut parts) {
+            Ok(_) => parts.end().map_err(InterchangeError::Write),
+            Err(BlobError::Missing { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
-fn line(out: &mut impl Write, value: &impl Serialize) -> Result<(), InterchangeError> {
-    serde_json::to_writer(&mut *out, value)
-        .map_err(io::Error::other)
-        .and_then(|()| out.write_all(b"\n"))
-        .map_err(InterchangeError::Write)
+fn line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value).map_err(io::Error::other)?;
+    out.write_all(b"\n")
+}
+
+/// Reads the next line into `text`, not more than [`LINE_MAX`] of it. `false` at the end.
+fn next_line(lines: &mut impl BufRead, text: &mut String) -> Result<bool, String> {
+    text.clear();
+    let read = lines.take(LINE_MAX).read_line(text).map_err(|error| error.to_string())? as u64;
+    if text.ends_with('\n') {
+        text.pop();
+    } else if read == LINE_MAX {
+        return Err(format!("the line is longer than {LINE_MAX} bytes"));
+    }
+    Ok(read > 0)
 }
 
 /// Makes a notebook in `dir` from exported lines. Every event is encoded again and must come to
@@ -136,7 +205,7 @@ fn line(out: &mut impl Write, value: &impl Serialize) -> Result<(), InterchangeE
 ///
 /// # Errors
 /// When `dir` exists, or a line is not what it should be.
-pub fn import(lines: impl BufRead, dir: &Path) -> Result<Head, InterchangeError> {
+pub fn import(mut lines: impl BufRead, dir: &Path) -> Result<Head, InterchangeError> {
     if dir.exists() {
         return Err(InterchangeError::Exists { dir: dir.to_owned() });
     }
@@ -149,7 +218,7 @@ pub fn import(lines: impl BufRead, dir: &Path) -> Result<Head, InterchangeError>
         move |source| InterchangeError::Io { path, source }
     };
     create_dir(&unfinished).map_err(at(&unfinished))?;
-    let done = read(lines, &unfinished).and_then(|head| {
+    let done = read(&mut lines, &unfinished).and_then(|head| {
         fs::rename(&unfinished, dir).map_err(at(dir))?;
         sync_dir(parent).map_err(at(parent))?;
         Ok(head)
@@ -166,13 +235,15 @@ struct Import {
     layout: Layout,
     blobs: Blobs,
     tree: Frontier,
+    /// The body whose parts are being read, and where they gather.
+    body: Option<(Digest, File)>,
     /// Events of the segment that is being filled, from number `first` on.
     first: u64,
     events: Vec<Vec<u8>>,
     bytes: u64,
 }
 
-fn read(lines: impl BufRead, dir: &Path) -> Result<Head, InterchangeError> {
+fn read(lines: &mut impl BufRead, dir: &Path) -> Result<Head, InterchangeError> {
     let layout = Layout::new(dir);
     let at = |path: PathBuf| move |source| InterchangeError::Io { path, source };
     for part in
@@ -181,24 +252,25 @@ fn read(lines: impl BufRead, dir: &Path) -> Result<Head, InterchangeError> {
         create_dir(&part).map_err(at(part))?;
     }
     let wrong = |line: u64, what: String| InterchangeError::Line { line, what };
-    let mut lines = (1_u64..).zip(lines.lines());
-    let (n, first) = lines.next().ok_or_else(|| wrong(1, "the file is empty".to_owned()))?;
-    let first = first.map_err(|error| wrong(n, error.to_string()))?;
-    let header: Header = serde_json::from_str(&first)
-        .map_err(|error| wrong(n, format!("not the header of an export: {error}")))?;
+    let mut text = String::new();
+    if !next_line(lines, &mut text).map_err(|what| wrong(1, what))? {
+        return Err(wrong(1, "the file is empty".to_owned()));
+    }
+    let header: Header = serde_json::from_str(&text)
+        .map_err(|error| wrong(1, format!("not the header of an export: {error}")))?;
     if header.format != FORMAT || header.version > VERSION {
         let what = format!("{} {} is not known here", header.format, header.version);
-        return Err(wrong(n, what));
+        return Err(wrong(1, what));
     }
     let blobs = Blobs::open(dir);
     let (tree, events) = (Frontier::default(), Vec::new());
-    let mut import = Import { layout, blobs, tree, first: 0, events, bytes: 0 };
-    let mut last = n;
-    for (n, text) in lines {
-        let text = text.map_err(|error| wrong(n, error.to_string()))?;
-        import.line(&text).map_err(|what| wrong(n, what))??;
-        last = n;
+    let mut import = Import { layout, blobs, tree, body: None, first: 0, events, bytes: 0 };
+    let mut last = 1;
+    while next_line(lines, &mut text).map_err(|what| wrong(last + 1, what))? {
+        last += 1;
+        import.line(&text).map_err(|what| wrong(last, what))??;
     }
+    import.end_body().map_err(|what| wrong(last, what))??;
     import.seal()?;
     let head = Head { size: import.tree.size(), root: import.tree.root() };
     if head != (Head { size: header.size, root: header.root }) {
@@ -208,7 +280,8 @@ fn read(lines: impl BufRead, dir: &Path) -> Result<Head, InterchangeError> {
         );
         return Err(wrong(last, what));
     }
-    let config = Config { origin: header.origin, layout: LAYOUT };
+    let lacks = if header.bodies { Lacks::Keys } else { Lacks::Bodies };
+    let config = Config { origin: header.origin, layout: LAYOUT, lacks: Some(lacks) };
     let path = import.layout.config();
     write_file(&path, config.text().as_bytes(), 0o644).map_err(at(path))?;
     Ok(head)
@@ -221,11 +294,10 @@ impl Import {
         if value.get("body").is_some() && value.get("seq").is_none() {
             let line: BodyLine =
                 serde_json::from_value(value).map_err(|error| error.to_string())?;
-            let bytes = unbase64(&line.base64).ok_or("the body is not base64")?;
-            if Digest::of(&bytes) != line.body {
-                return Err("the body's bytes have another digest".to_owned());
-            }
-            return Ok(self.blobs.put(&bytes).map(drop).map_err(InterchangeError::from));
+            return self.part(&line);
+        }
+        if let Err(error) = self.end_body()? {
+            return Ok(Err(error));
         }
         let leaf = value.as_object_mut().and_then(|fields| fields.remove("leaf"));
         let leaf: Digest =
@@ -243,6 +315,50 @@ impl Import {
         self.bytes += bytes.len() as u64;
         self.events.push(bytes);
         Ok(if self.bytes >= SEGMENT_BYTES { self.seal() } else { Ok(()) })
+    }
+
+    /// Where the parts of a body gather.
+    fn parts(&self) -> PathBuf {
+        self.layout.blobs().join("parts")
+    }
+
+    /// Takes a part of a body.
+    fn part(&mut self, line: &BodyLine) -> Result<Result<(), InterchangeError>, String> {
+        let bytes = unbase64(&line.base64).ok_or("the body is not base64")?;
+        let path = self.parts();
+        let failed = |source| InterchangeError::Io { path: path.clone(), source };
+        if line.at == 0 {
+            if let Err(error) = self.end_body()? {
+                return Ok(Err(error));
+            }
+            match File::create(&path) {
+                Ok(file) => self.body = Some((line.body, file)),
+                Err(source) => return Ok(Err(failed(source))),
+            }
+        }
+        let Some((_, file)) = self.body.as_mut().filter(|(digest, _)| *digest == line.body) else {
+            return Err("the part does not go on with the body before it".to_owned());
+        };
+        let size = match file.metadata() {
+            Ok(meta) => meta.len(),
+            Err(source) => return Ok(Err(failed(source))),
+        };
+        if size != line.at {
+            return Err(format!("the part begins at byte {}, not at {size}", line.at));
+        }
+        Ok(file.write_all(&bytes).map_err(failed))
+    }
+
+    /// Stores the body whose parts were read.
+    fn end_body(&mut self) -> Result<Result<(), InterchangeError>, String> {
+        let Some((digest, _)) = self.body.take() else { return Ok(Ok(())) };
+        let path = self.parts();
+        match self.blobs.put_file(&path) {
+            Ok(body) if body.digest == digest => {}
+            Ok(_) => return Err("the bytes of the body before it have another digest".to_owned()),
+            Err(error) => return Ok(Err(error.into())),
+        }
+        Ok(fs::remove_file(&path).map_err(|source| InterchangeError::Io { path, source }))
     }
 
     /// Writes the present segment.

@@ -10,7 +10,8 @@ use signed_note::StandardSigner;
 use crate::base64::{base64, unbase64};
 use crate::catalogue::{KeyRotated, LedgerCreated};
 use crate::checkpoint::{CheckpointError, open_note};
-use crate::durable::{sync_dir, write_file};
+use crate::device::{Device, Disk};
+use crate::durable::write_file_on;
 use crate::event::{Envelope, Facts};
 use crate::id::Digest;
 use crate::layout::Layout;
@@ -29,9 +30,14 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// Makes a key named `name`, or, without one, after its own public half.
-    fn make(path: &Path, name: Option<&str>) -> Result<Self, CheckpointError> {
-        let failed = |source| CheckpointError::Io { path: path.to_owned(), source };
+    /// Makes a key named `name`, or, without one, after its own public half. `path` tells where
+    /// its file stands, by the key's id.
+    fn make(
+        path: impl FnOnce(&str) -> PathBuf,
+        name: Option<&str>,
+        device: &dyn Device,
+    ) -> Result<Self, CheckpointError> {
+        let failed = |source| CheckpointError::Io { path: PathBuf::from("keys"), source };
         let mut seed = [0_u8; 32];
         getrandom::fill(&mut seed).map_err(|error| failed(io::Error::other(error.to_string())))?;
         let key = SigningKey::from_bytes(&seed);
@@ -42,8 +48,15 @@ impl Key {
         let mut secret = vec![1_u8];
         secret.extend_from_slice(&seed);
         let text = format!("PRIVATE+KEY+{name}+{id}+{}", base64(&secret));
-        write_file(path, format!("{text}\n").as_bytes(), 0o600).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), name, text, key })
+        let key = Self { path: path(id), name, text, key };
+        key.write(&key.path, device)?;
+        Ok(key)
+    }
+
+    /// Writes the key into a file that only its owner can read.
+    fn write(&self, path: &Path, device: &dyn Device) -> Result<(), CheckpointError> {
+        write_file_on(device, path, format!("{}\n", self.text).as_bytes(), 0o600)
+            .map_err(|source| CheckpointError::Io { path: path.to_owned(), source })
     }
 
     /// Reads a key file.
@@ -86,37 +99,64 @@ impl Key {
 }
 
 /// Makes the notebook's signing key, or takes up the one that an interrupted creation left.
-pub(crate) fn make_key(layout: &Layout) -> Result<Key, CheckpointError> {
+pub(crate) fn make_key(layout: &Layout, device: &dyn Device) -> Result<Key, CheckpointError> {
     let path = layout.signing_key();
-    if path.exists() { Key::read(&path) } else { Key::make(&path, None) }
+    if path.exists() { Key::read(&path) } else { Key::make(|_| path, None, device) }
 }
 
 /// Makes the key that comes after `old`, beside it.
-pub(crate) fn make_next_key(layout: &Layout, old: &Key) -> Result<Key, CheckpointError> {
-    Key::make(&layout.next_key(), Some(&old.name))
+pub(crate) fn make_next_key(
+    layout: &Layout,
+    old: &Key,
+    device: &dyn Device,
+) -> Result<Key, CheckpointError> {
+    Key::make(|id| layout.next_key(id), Some(&old.name), device)
 }
 
 /// Puts the next key in the place of the present one, whose private half is then gone.
-pub(crate) fn take_next_key(layout: &Layout) -> Result<(), CheckpointError> {
-    let path = layout.next_key();
-    fs::rename(&path, layout.signing_key())
-        .and_then(|()| sync_dir(&layout.keys()))
-        .map_err(|source| CheckpointError::Io { path, source })
+pub(crate) fn take_key(
+    layout: &Layout,
+    next: &Key,
+    device: &dyn Device,
+) -> Result<(), CheckpointError> {
+    // Written anew, not renamed: whatever became of its file meanwhile, the key must not be lost.
+    next.write(&layout.signing_key(), device)?;
+    drop_key(&next.path)
 }
 
-/// Ends a rotation that was cut short: the next key is taken up where its event stands in the
-/// log, and removed where it does not.
+/// Removes the file of a key that did not become, or already is, the present one.
+pub(crate) fn drop_key(path: &Path) -> Result<(), CheckpointError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(CheckpointError::Io { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Ends a rotation that was cut short behind its event: the key that is valid is taken up. Keys
+/// of rotations that may still be under way are left alone.
 pub(crate) fn settle(layout: &Layout, valid: Option<&str>) -> Result<(), CheckpointError> {
-    let path = layout.next_key();
-    if !path.exists() {
-        return Ok(());
+    for path in next_keys(layout) {
+        match Key::read(&path) {
+            Ok(key) if Some(key.verifier().as_str()) == valid => {
+                take_key(layout, &key, &Disk)?;
+            }
+            _ => {}
+        }
     }
-    if Key::read(&path).is_ok_and(|key| Some(key.verifier().as_str()) == valid) {
-        return take_next_key(layout);
-    }
-    fs::remove_file(&path)
-        .and_then(|()| sync_dir(&layout.keys()))
-        .map_err(|source| CheckpointError::Io { path, source })
+    Ok(())
+}
+
+/// Lists the keys of rotations that are under way or were cut short.
+pub(crate) fn next_keys(layout: &Layout) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(layout.keys()) else { return Vec::new() };
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let is_next = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("signer.key.next-")
+    };
+    paths.filter(is_next).collect()
 }
 
 /// Which key was valid from which event on.
@@ -161,9 +201,9 @@ impl KeyHistory {
         Ok(())
     }
 
-    /// Returns the key that signs behind event `seq`.
-    pub fn at(&self, seq: u64) -> Option<&str> {
-        self.keys.iter().rfind(|(from, _)| *from < seq || seq == 0).map(|(_, key)| key.as_str())
+    /// Returns the key that signs checkpoints over the first `size` events.
+    pub fn at(&self, size: u64) -> Option<&str> {
+        self.keys.iter().rfind(|(from, _)| *from < size || *from == 0).map(|(_, key)| key.as_str())
     }
 
     /// Returns the present key.

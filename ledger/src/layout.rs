@@ -4,7 +4,10 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint;
+use crate::durable::sync_dir;
 use crate::reader::ReadError;
+use crate::tree::Tiles;
 
 /// Version of the layout that this code writes.
 pub(crate) const LAYOUT: u32 = 2;
@@ -73,8 +76,8 @@ impl Layout {
     }
 
     /// Where a rotation keeps the next key until its event is durable.
-    pub(crate) fn next_key(&self) -> PathBuf {
-        self.keys().join("signer.key.next")
+    pub(crate) fn next_key(&self, id: &str) -> PathBuf {
+        self.keys().join(format!("signer.key.next-{id}"))
     }
 
     pub(crate) fn checkpoints(&self) -> PathBuf {
@@ -93,6 +96,13 @@ impl Layout {
     pub(crate) fn lock(&self) -> PathBuf {
         self.dir.join("lock")
     }
+
+    /// Returns how many events are known to have been durable by what stands beside the journal:
+    /// a checkpoint is signed, and a leaf stored in the tree, only after that.
+    pub(crate) fn known_events(&self) -> u64 {
+        let signed = checkpoint::own_latest(self).map_or(0, |signed| signed.size);
+        signed.max(Tiles::leaves(&self.tree()))
+    }
 }
 
 /// What `ledger.toml` says.
@@ -102,6 +112,26 @@ pub(crate) struct Config {
     pub(crate) origin: String,
     /// Version of the layout. One that is newer than ours may be read, not written.
     pub(crate) layout: u32,
+    /// What an import could not bring.
+    pub(crate) lacks: Option<Lacks>,
+}
+
+/// What stayed where an imported log was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lacks {
+    /// Keys: the signing key, and those of subjects.
+    Keys,
+    /// Keys and all bodies.
+    Bodies,
+}
+
+impl Lacks {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Keys => "keys",
+            Self::Bodies => "bodies",
+        }
+    }
 }
 
 impl Config {
@@ -129,7 +159,7 @@ impl Config {
         };
         // What a newer version says of itself is read first: it may have keys that we do not know.
         let newer = newer_layout(text);
-        let (mut layout, mut origin) = (None, None);
+        let (mut layout, mut origin, mut lacks) = (None, None, None);
         for (row, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
@@ -152,7 +182,17 @@ impl Config {
                         wrong(row, format!("origin must be a plain quoted text, not {value}"))
                     })?);
                 }
-                "layout" | "origin" => return Err(wrong(row, format!("{key} is set twice"))),
+                "lacks" if lacks.is_none() => {
+                    let known = [Lacks::Keys, Lacks::Bodies].into_iter();
+                    let quoted = |lacks: &Lacks| format!("{:?}", lacks.text()) == value;
+                    lacks =
+                        Some(known.into_iter().find(quoted).ok_or_else(|| {
+                            wrong(row, "lacks is \"keys\" or \"bodies\"".to_owned())
+                        })?);
+                }
+                "layout" | "origin" | "lacks" => {
+                    return Err(wrong(row, format!("{key} is set twice")));
+                }
                 _ if newer.is_some() || key == "readable_from" => {}
                 _ => return Err(wrong(row, format!("unknown key {key:?}: remove it"))),
             }
@@ -168,7 +208,7 @@ impl Config {
         if found < LAYOUT {
             return Err(wrong(0, format!("layout {found} was never released: make it anew")));
         }
-        Ok(Self { origin: origin.ok_or_else(|| absent("origin"))?, layout: found })
+        Ok(Self { origin: origin.ok_or_else(|| absent("origin"))?, layout: found, lacks })
     }
 
     /// Refuses to write what a newer version made.
@@ -182,7 +222,12 @@ impl Config {
 
     /// Returns the text of `ledger.toml`.
     pub(crate) fn text(&self) -> String {
-        format!("layout = {LAYOUT}\nreadable_from = {LAYOUT}\norigin = \"{}\"\n", self.origin)
+        let mut text =
+            format!("layout = {LAYOUT}\nreadable_from = {LAYOUT}\norigin = \"{}\"\n", self.origin);
+        if let Some(lacks) = self.lacks {
+            text.push_str(&format!("lacks = \"{}\"\n", lacks.text()));
+        }
+        text
     }
 }
 
@@ -195,6 +240,25 @@ fn newer_layout(text: &str) -> Option<u32> {
     };
     number("layout").filter(|layout| *layout > LAYOUT)?;
     number("readable_from")
+}
+
+/// Moves a directory that is to be rebuilt out of the way. Returns where it is then; `None` where
+/// there was none.
+pub(crate) fn set_aside(path: &Path) -> io::Result<Option<PathBuf>> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let mut n = 0_u32;
+    let mut aside = path.with_extension(format!("set-aside-{n}"));
+    while aside.exists() {
+        n += 1;
+        aside = path.with_extension(format!("set-aside-{n}"));
+    }
+    fs::rename(path, &aside)?;
+    if let Some(parent) = path.parent() {
+        sync_dir(parent)?;
+    }
+    Ok(Some(aside))
 }
 
 /// The exclusive hold on a notebook: falls when it is dropped, or with its process.

@@ -10,7 +10,7 @@ use crate::checkpoint::{self, CheckpointError};
 use crate::clock::Clock;
 use crate::codec::CodecError;
 use crate::device::{Device, Disk};
-use crate::durable::{create_dir, write_file};
+use crate::durable::{create_dir, write_file_on};
 use crate::event::NewEvent;
 pub use crate::journal::Dropped;
 use crate::keys::{self, KeyHistory};
@@ -210,6 +210,14 @@ pub enum AppendError {
         /// Most that it may take.
         max: usize,
     },
+    /// Facts or measurements are nested too deeply to be read back.
+    #[error("event {id:?} is nested deeper than {max} levels: put its text into a blob")]
+    TooDeep {
+        /// Request key.
+        id: String,
+        /// Most levels that it may have.
+        max: usize,
+    },
     /// A name is empty or too long.
     #[error("the {what} of an event takes {bytes} bytes: it must have 1 to {max}")]
     Name {
@@ -348,9 +356,10 @@ impl Notebook {
         for part in parts {
             create_dir(&part).map_err(failed(part.clone()))?;
         }
-        let key = keys::make_key(&layout)?;
-        let config = Config { origin: key.name, layout: LAYOUT };
-        write_file(&layout.config(), config.text().as_bytes(), 0o644)
+        let device = options.device.as_ref();
+        let key = keys::make_key(&layout, device)?;
+        let config = Config { origin: key.name, layout: LAYOUT, lacks: None };
+        write_file_on(device, &layout.config(), config.text().as_bytes(), 0o644)
             .map_err(failed(layout.config()))?;
         Ok(Self::open_held(layout, config, lock, (clock, actor, options))?)
     }
@@ -405,6 +414,16 @@ impl Notebook {
         Self::open_held(layout, config, lock, (clock, actor, options))
     }
 
+    /// Opens a notebook that was just repaired, whose lock is still held.
+    pub(crate) fn open_repaired(
+        layout: Layout,
+        config: Config,
+        lock: Lock,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, OpenError> {
+        Self::open_held(layout, config, lock, (clock, RECORD, Options::default()))
+    }
+
     /// Opens a notebook whose lock is held.
     fn open_held(
         layout: Layout,
@@ -427,7 +446,7 @@ impl Notebook {
         let hand = Hand::Held { writer, server: Mutex::new(server) };
         let inner = Inner { layout, device, blobs, reader, report, hand };
         let notebook = Self { inner: Arc::new(inner) };
-        if notebook.inner.layout.next_key().exists() {
+        if !keys::next_keys(&notebook.inner.layout).is_empty() {
             // A rotation was cut short. Signing is not needed to go on, so a failure waits.
             let valid = notebook.keys().ok();
             let valid = valid.as_ref().and_then(KeyHistory::newest);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use tlog_tiles::record_hash;
 
 use crate::codec;
@@ -13,6 +14,8 @@ use crate::notebook::{AppendError, Appended, Expected};
 
 /// Most bytes that a request id or a stream's name may have.
 pub(crate) const NAME_BYTES_MAX: usize = 512;
+/// Most levels of facts and measurements: as many as JSON readers take.
+const DEPTH_MAX: usize = 100;
 
 /// Where a stream stands: its last version, and the leaf hash of that event.
 pub(crate) type StreamHead = (u64, Digest);
@@ -136,6 +139,9 @@ fn place(
     at: DateTime<Utc>,
 ) -> Result<Row, AppendError> {
     let version = head.map_or(0, |(version, _)| version + 1);
+    if is_deep(&event.facts, DEPTH_MAX) || is_deep(&event.measured, DEPTH_MAX) {
+        return Err(AppendError::TooDeep { id: event.id, max: DEPTH_MAX });
+    }
     let envelope = Envelope {
         seq,
         id: event.id,
@@ -162,6 +168,17 @@ fn place(
     }
     let leaf = Digest::from_bytes(record_hash(&bytes).0);
     Ok(Row { seq, id, hash, stream, version, leaf, bytes })
+}
+
+/// Tells whether a value has more than `most` levels. Decoders stop at a depth, so that such an
+/// event could be written and never read.
+fn is_deep(value: &Value, most: usize) -> bool {
+    let below = |value: &Value| most == 0 || is_deep(value, most - 1);
+    match value {
+        Value::Array(items) => items.iter().any(below),
+        Value::Object(fields) => fields.values().any(below),
+        _ => false,
+    }
 }
 
 fn check_names(event: &NewEvent) -> Result<(), AppendError> {

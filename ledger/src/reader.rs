@@ -152,6 +152,8 @@ struct Inner {
     offsets: Offsets,
     /// Grown on demand where there is no writer to ask.
     frontier: Mutex<Frontier>,
+    /// The keys as the events before a number tell.
+    keys: Mutex<(u64, KeyHistory)>,
 }
 
 /// Events of a segment from one whose place is remembered to the next.
@@ -180,6 +182,7 @@ impl Reader {
             shared,
             offsets: Offsets::default(),
             frontier: Mutex::default(),
+            keys: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -216,9 +219,9 @@ impl Reader {
         if tiles.root_at(tiles.size()).ok() != Some(tree.root()) {
             return Ok(none);
         }
-        match checkpoint::latest(layout) {
-            Some((size, root)) if size <= tiles.size() => {
-                Ok(if tiles.root_at(size).ok() == Some(root) { tree } else { none })
+        match checkpoint::own_latest(layout) {
+            Some(signed) if signed.size <= tiles.size() => {
+                Ok(if tiles.root_at(signed.size).ok() == Some(signed.root) { tree } else { none })
             }
             _ => Ok(tree),
         }
@@ -255,18 +258,43 @@ impl Reader {
     /// Returns the keys that signed this log, as its events tell.
     ///
     /// # Errors
-    /// When the journal cannot be read or a rotation is not signed as it should be.
+    /// When the journal cannot be read, or its first event names no key.
     pub fn keys(&self) -> Result<KeyHistory, CheckpointError> {
-        let mut history = KeyHistory::default();
-        let mut frames = self.frames(0);
+        let mut known = locked(&self.inner.keys);
+        let (next, history) = &mut *known;
+        let mut frames = self.frames(*next);
         while let Some(frame) = frames.next_frame()? {
             let seq = frame.mark.seq;
             let outline = codec::outline(&frame.event);
             if outline.is_ok_and(|event| event.stream == "ledger") {
-                history.fold(&decode(seq, &frame.event)?)?;
+                match history.fold(&decode(seq, &frame.event)?) {
+                    Err(error) if seq == 0 => return Err(error),
+                    // A rotation that nobody vouches for changes nothing; `verify` tells of it.
+                    _ => {}
+                }
             }
+            *next = seq + 1;
         }
-        Ok(history)
+        Ok(history.clone())
+    }
+
+    /// Returns the root over the first `size` events, from the stored tree or from the journal;
+    /// `None` where the log is shorter.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn root_at(&self, size: u64) -> Result<Option<Digest>, ReadError> {
+        let tiles = Tiles::open_read_only(&self.inner.layout.tree()).ok();
+        if let Some(root) = tiles.and_then(|tiles| tiles.root_at(size).ok()) {
+            return Ok(Some(root));
+        }
+        let mut tree = Frontier::default();
+        let mut frames = self.frames(0);
+        while tree.size() < size {
+            let Some(frame) = frames.next_frame()? else { return Ok(None) };
+            tree.push_leaf(record_hash(&frame.event));
+        }
+        Ok(Some(tree.root()))
     }
 
     /// Returns the newest checkpoint on this disk, with its signature checked.
@@ -304,7 +332,7 @@ impl Reader {
 
     pub(crate) fn frames(&self, from: u64) -> Frames {
         Frames {
-            dir: self.inner.layout.journal(),
+            layout: self.inner.layout.clone(),
             from,
             cursor: None,
             ready: VecDeque::new(),
@@ -342,7 +370,7 @@ impl Iterator for Events {
 /// Walks through the frames of all segments, whole batches at a time.
 #[derive(Debug)]
 pub(crate) struct Frames {
-    dir: PathBuf,
+    layout: Layout,
     from: u64,
     cursor: Option<(u64, Cursor)>,
     ready: VecDeque<Frame>,
@@ -373,10 +401,33 @@ impl Frames {
                 }
                 return Ok(Some(frame));
             }
-            if self.is_current() || !self.advance()? {
-                return Ok(None);
+            if !self.is_current() && (self.advance()? || self.goes_on()?) {
+                continue;
             }
+            return Ok(None);
         }
+    }
+
+    /// Asked where the journal seems to end: `true` where it went on after all. An end before
+    /// what is known to have been durable is damage, however clean it looks.
+    fn goes_on(&mut self) -> Result<bool, ReadError> {
+        // Taken first, so that what it counts can be read by now.
+        let known = match &self.shared {
+            Some(shared) => shared.acknowledged(),
+            None => self.layout.known_events(),
+        };
+        let next = self.cursor.as_ref().map_or(0, |(_, cursor)| cursor.place().seq);
+        if next.max(self.from) >= known {
+            return Ok(false);
+        }
+        if self.advance()? {
+            return Ok(true);
+        }
+        let what = "the journal ends before it, though it is known to have been there";
+        Err(match &self.cursor {
+            Some((_, cursor)) => cursor.corrupt(cursor.place(), what),
+            None => ReadError::Corrupt { path: self.layout.journal(), offset: 0, seq: 0, what },
+        })
     }
 
     /// Tells whether the writer in this process has acknowledged nothing beyond this place.
@@ -409,7 +460,8 @@ impl Frames {
         if stop.misplaced {
             return Err(cursor.corrupt(stop.place, stop.what));
         }
-        let next = segments(&self.dir)?.into_iter().find(|segment| segment.first > first);
+        let next =
+            segments(&self.layout.journal())?.into_iter().find(|segment| segment.first > first);
         let Some(next) = next else {
             return self.at_tail(first, cursor);
         };
@@ -479,7 +531,11 @@ impl Frames {
 
     /// Enters the segment that holds event `from`, as near to it as is known.
     fn enter(&mut self) -> Result<bool, ReadError> {
-        let all = segments(&self.dir)?;
+        let all = segments(&self.layout.journal())?;
+        if let Some(Segment { first, path }) = all.first().filter(|s| s.first > 0) {
+            let (path, what) = (path.clone(), "the segment before this one is missing");
+            return Err(ReadError::Corrupt { path, offset: 0, seq: first - 1, what });
+        }
         let Some(Segment { first, path }) = all.into_iter().rfind(|s| s.first <= self.from) else {
             return Ok(false);
         };

@@ -1,12 +1,15 @@
 //! Repair: restores one copy from the other, and never from nothing.
 //!
-//! Events that cannot be read in the journal are taken from the store, and only if the log that
-//! comes of it has the root that the store noted when it was whole. Store, tree and request ids
-//! are rebuilt from the journal. Bodies can come from another copy of the notebook. What was
-//! damaged is kept in `journal/quarantine/`.
+//! Two copies hold the events: the journal and the store behind it. Which of them is right where
+//! they differ is not a matter of taste: what was noted of the log when it was whole (the store's
+//! watermark, the newest signed checkpoint) tells. Repair keeps the journal, with its holes filled
+//! from the store, if that comes to the noted roots; else the store's events, if those do; else it
+//! refuses. Store, tree and request ids are rebuilt from the journal. Bodies can come from another
+//! copy of the notebook. Whatever is replaced is kept: segments in `journal/quarantine/`, a store
+//! and a tree under `set-aside` names.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,18 +17,24 @@ use std::sync::Arc;
 use tlog_tiles::record_hash;
 
 use crate::blob::Blobs;
-use crate::catalogue::LedgerRepaired;
+use crate::catalogue::{CheckpointSigned, KeyRotated, LedgerRepaired};
+use crate::checkpoint::{SignedCheckpoint, open_by};
 use crate::clock::Clock;
-use crate::durable::{create_dir, sync_dir, write_file};
-use crate::event::NewEvent;
-use crate::id::Digest;
-use crate::journal::{Cursor, Mark, SEGMENT_BYTES, Segment, Step, segment_bytes, segments};
-use crate::layout::{Config, Layout, Lock, LockError};
+use crate::codec;
+use crate::durable::{create_dir, write_file};
+use crate::event::{Facts as _, NewEvent};
+use crate::keys::KeyHistory;
+use crate::layout::{Config, Layout, Lock, LockError, set_aside};
 use crate::merkle::Frontier;
 use crate::notebook::{AppendError, Notebook, OpenError};
-use crate::reader::ReadError;
-use crate::store::Store;
-use crate::verify::{VerifyError, VerifyReport, verify};
+use crate::reader::{Head, ReadError, Reader};
+use crate::store::{Store, StoreError};
+use crate::tree::Tiles;
+use crate::verify::{VerifyError, VerifyReport, verify_held};
+
+mod segments;
+
+use segments::{Found, read_sound, rewrite};
 
 /// Says why nothing could be repaired.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +52,18 @@ pub enum RepairError {
         seq: u64,
         /// Why.
         what: String,
+    },
+    /// Neither copy is the log that was noted when it was whole.
+    #[error(
+        "journal and store differ from event {seq} on, and neither comes to the root that was \
+         noted over {size} events: one was changed on purpose; nothing was touched, hold both \
+         against a checkpoint that was kept elsewhere"
+    )]
+    Contradiction {
+        /// First event that the two hold with different bytes.
+        seq: u64,
+        /// Events that the noted root covers.
+        size: u64,
     },
     /// The notebook cannot be verified.
     #[error(transparent)]
@@ -80,114 +101,213 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> RepairError + use<'_> {
 }
 
 /// Repairs the notebook in `dir`. `other` is another copy of it, from which bodies may be taken.
+/// Cut short anywhere, it can be asked again.
 ///
 /// # Errors
-/// When another process holds the notebook, or events are damaged in both copies.
+/// When another process holds the notebook, events are damaged in both copies, or the copies
+/// contradict each other and nothing tells which is right.
 pub fn repair(
     dir: &Path,
     other: Option<&Path>,
     clock: Arc<dyn Clock>,
 ) -> Result<RepairReport, RepairError> {
     let layout = Layout::new(dir);
-    Config::read(&layout)?.writable(&layout)?;
+    let config = Config::read(&layout)?;
+    config.writable(&layout)?;
+    let lock = Lock::take(&layout).map_err(|error| match error {
+        LockError::Held(_) => RepairError::Locked { dir: dir.to_owned() },
+        LockError::Io(source) => RepairError::Io { path: layout.lock(), source },
+    })?;
     let mut done = LedgerRepaired::default();
-    {
-        let _lock = Lock::take(&layout).map_err(|error| match error {
-            LockError::Held(_) => RepairError::Locked { dir: dir.to_owned() },
-            LockError::Io(source) => RepairError::Io { path: layout.lock(), source },
-        })?;
-        repair_journal(&layout, &mut done)?;
-    }
-    let before = verify(dir)?;
+    repair_journal(&layout, &mut done)?;
+    let before = verify_held(&layout)?;
     if before.store == "damaged" {
-        set_aside(&layout, &mut done)?;
+        // The journal is what was noted, so what differs from it is wrong.
+        for path in [layout.store(), layout.tree()] {
+            set_aside(&path).map_err(at(&path))?;
+        }
+        done.store = true;
     }
     repair_bodies(dir, other, &before, &mut done)?;
-    if done != LedgerRepaired::default() {
-        let notebook = Notebook::open(dir, clock)?;
-        let head = notebook.acknowledged()?;
-        let id = format!("repair/{}/{}", head.size, head.root);
-        let event = NewEvent::new("ledger", id, "ledger", &done)
-            .map_err(|error| AppendError::Store { reason: error.to_string() })?;
-        notebook.append_one(event)?;
-        // A failure to flush is mended when the notebook is opened the next time.
-        let _ = notebook.close();
+    repair_checkpoint(&layout, &mut done)?;
+    if done == LedgerRepaired::default() {
+        return Ok(RepairReport { done, after: before });
     }
-    Ok(RepairReport { done, after: verify(dir)? })
+    let notebook = Notebook::open_repaired(layout.clone(), config, lock, clock)?;
+    let head = notebook.acknowledged()?;
+    let id = format!("repair/{}/{}", head.size, head.root);
+    let event = NewEvent::new("ledger", id, "ledger", &done)
+        .map_err(|error| AppendError::Store { reason: error.to_string() })?;
+    notebook.append_one(event)?;
+    // A failure to flush is mended when the notebook is opened the next time.
+    let _ = notebook.close();
+    Ok(RepairReport { done, after: crate::verify(dir)? })
 }
 
-/// The sound events of the journal, and which segments have anything wrong with them.
-#[derive(Default)]
-struct Found {
-    events: BTreeMap<u64, Vec<u8>>,
-    wrong: Vec<Segment>,
+/// The copy behind the journal, and what was noted of the log.
+struct Witness {
+    /// The store, how many events it has; or why it cannot be used.
+    store: Result<(Store, u64), StoreError>,
+    tiles: Option<Tiles>,
+    /// Heads that the log once had, as the store and the newest checkpoint tell.
+    noted: Vec<Head>,
+    /// Events that had been durable by what stands beside the journal.
+    floor: u64,
 }
 
-fn read_sound(layout: &Layout) -> Result<(Found, Vec<Segment>), RepairError> {
-    let all = segments(&layout.journal())?;
-    let mut found = Found::default();
-    for segment in &all {
-        let mut cursor = match Cursor::open(&segment.path, segment.first) {
-            Ok(cursor) => cursor,
-            Err(ReadError::Corrupt { .. }) => {
-                found.wrong.push(segment.clone());
-                continue;
-            }
-            Err(error) => return Err(error.into()),
+impl Witness {
+    fn call(layout: &Layout) -> Self {
+        let mut noted = Vec::new();
+        let mut floor = layout.known_events();
+        // Opening makes a store where there is none, which is nothing to compare with.
+        let store = if layout.store().exists() {
+            Store::open(&layout.store()).map(|(store, mark, applied)| {
+                noted.push(Head { size: mark.size, root: mark.root });
+                floor = floor.max(applied);
+                (store, applied)
+            })
+        } else {
+            Err(StoreError::missing())
         };
-        let last = all.last() == Some(segment);
-        let mut whole = true;
-        loop {
-            match cursor.step()? {
-                Step::Frame(frame) => {
-                    found.events.insert(frame.mark.seq, frame.event);
-                }
-                Step::End if last || cursor.tail()? == crate::journal::Tail::Clean => break,
-                _ => {
-                    whole = false;
-                    if !cursor.skip_damage()? {
-                        break;
-                    }
-                }
+        Self { store, tiles: Tiles::open_read_only(&layout.tree()).ok(), noted, floor }
+    }
+
+    /// Takes the newest checkpoint up, if a key of the log signed it.
+    fn hear_checkpoint(&mut self, layout: &Layout, found: &Found) {
+        let mut keys = KeyHistory::default();
+        for bytes in found.events.values() {
+            if codec::outline(bytes).is_ok_and(|event| event.stream == "ledger")
+                && let Ok(event) = codec::decode(bytes)
+            {
+                // What nobody vouches for changes nothing.
+                let _ = keys.fold(&event);
             }
         }
-        if !whole {
-            found.wrong.push(segment.clone());
+        let note = fs::read_to_string(layout.latest_checkpoint()).unwrap_or_default();
+        if let Ok(signed) = open_by(&note, &keys) {
+            self.noted.push(Head { size: signed.size, root: signed.root });
         }
     }
-    Ok((found, all))
+
+    /// Returns an event as the store has it.
+    fn event(&self, seq: u64) -> Result<Vec<u8>, RepairError> {
+        let lost = |what: String| RepairError::NoCopy { seq, what };
+        let (store, _) = self.store.as_ref().map_err(|error| lost(error.to_string()))?;
+        let event = store.event(seq).map_err(|error| lost(error.to_string()))?;
+        event.ok_or_else(|| lost("it is not there either".to_owned()))
+    }
+
+    /// Tells whether the tree has this event's leaf.
+    fn in_tree(&self, seq: u64, event: &[u8]) -> bool {
+        let tiles = self.tiles.as_ref().filter(|tiles| seq < tiles.size());
+        let leaf = tiles.and_then(|tiles| tiles.hashes(0, seq, 1).ok()?.pop());
+        leaf == Some(record_hash(event))
+    }
+
+    /// Returns the first noted head that a log does not come to.
+    fn objection(&self, events: &BTreeMap<u64, Vec<u8>>) -> Option<Head> {
+        let mut noted = self.noted.clone();
+        noted.sort_by_key(|head| head.size);
+        let mut tree = Frontier::default();
+        let mut leaves = events.values();
+        noted.into_iter().find(|head| {
+            let wanted = usize::try_from(head.size - tree.size()).unwrap_or(usize::MAX);
+            leaves.by_ref().take(wanted).for_each(|event| tree.push_leaf(record_hash(event)));
+            tree.size() != head.size || tree.root() != head.root
+        })
+    }
 }
 
-/// Restores events that the journal cannot give from the store.
+/// Makes the journal the log that was noted, if either copy is.
 fn repair_journal(layout: &Layout, done: &mut LedgerRepaired) -> Result<(), RepairError> {
-    let (mut found, all) = read_sound(layout)?;
-    // The copy is needed only where something is missing; a store that is bad itself is rebuilt.
-    let store = Store::open(&layout.store());
-    let known = store.as_ref().map_or(0, |(_, mark, _)| mark.size);
-    let end = found.events.last_key_value().map_or(0, |(seq, _)| seq + 1).max(known);
-    let missing: Vec<u64> = (0..end).filter(|seq| !found.events.contains_key(seq)).collect();
-    let Some(&first) = missing.first() else { return Ok(()) };
-    let lost = |seq: u64, what: String| RepairError::NoCopy { seq, what };
-    let (store, mark, _) = store.map_err(|error| lost(first, error.to_string()))?;
+    let mut witness = Witness::call(layout);
+    let mut found = read_sound(layout, witness.floor)?;
+    witness.hear_checkpoint(layout, &found);
+    let missing = found.missing(witness.floor);
+    if missing.is_empty() && witness.store.is_err() {
+        // There is nothing to compare with, and nothing to restore.
+        return Ok(());
+    }
     for &seq in &missing {
-        if seq >= mark.size {
-            return Err(lost(seq, "it was not whole there when it was last flushed".to_owned()));
+        let event = witness.event(seq)?;
+        let noted = witness.noted.iter().any(|head| seq < head.size);
+        if !noted && !witness.in_tree(seq, &event) {
+            let what = "nothing vouches for its copy there".to_owned();
+            return Err(RepairError::NoCopy { seq, what });
         }
-        let event = store.event(seq).map_err(|error| lost(seq, error.to_string()))?;
-        let event = event.ok_or_else(|| lost(seq, "it is not there either".to_owned()))?;
         found.events.insert(seq, event);
     }
-    drop(store);
-    let mut tree = Frontier::default();
-    for (_, event) in found.events.range(..mark.size) {
-        tree.push_leaf(record_hash(event));
+    let Some(objection) = witness.objection(&found.events) else {
+        // Also where everything can be read: a repair that was cut short leaves old segments.
+        if found.is_wrong() || !missing.is_empty() {
+            drop(witness);
+            rewrite(layout, &found)?;
+            done.journal = runs(&missing);
+        }
+        return Ok(());
+    };
+    let changed = take_from_store(&witness, &mut found, objection)?;
+    drop(witness);
+    rewrite(layout, &found)?;
+    let mut all = [missing, changed].concat();
+    all.sort_unstable();
+    done.journal = runs(&all);
+    Ok(())
+}
+
+/// Replaces events of the journal that the store has with other bytes, if that is then the log
+/// that was noted. Returns their numbers.
+fn take_from_store(
+    witness: &Witness,
+    found: &mut Found,
+    objection: Head,
+) -> Result<Vec<u64>, RepairError> {
+    let applied = witness.store.as_ref().map_or(0, |(_, applied)| *applied);
+    let mut changed = Vec::new();
+    for seq in 0..applied {
+        let theirs = witness.event(seq)?;
+        if found.events.get(&seq) != Some(&theirs) {
+            found.events.insert(seq, theirs);
+            changed.push(seq);
+        }
     }
-    if tree.root() != mark.root {
-        let what = "with its copy the log has another root than it had when it was whole";
-        return Err(lost(first, what.to_owned()));
+    if witness.objection(&found.events).is_some() {
+        let seq = changed.first().copied().unwrap_or(objection.size);
+        return Err(RepairError::Contradiction { seq, size: objection.size });
     }
-    rewrite(layout, &found, &all)?;
-    done.journal = runs(&missing);
+    changed.iter().for_each(|seq| found.distrust(*seq));
+    Ok(changed)
+}
+
+/// Restores `checkpoints/latest` from the log, where it is damaged or missing.
+fn repair_checkpoint(layout: &Layout, done: &mut LedgerRepaired) -> Result<(), RepairError> {
+    let reader = Reader::over(layout.clone(), None);
+    let path = layout.latest_checkpoint();
+    let Ok(keys) = reader.keys() else { return Ok(()) };
+    let note = fs::read_to_string(&path).unwrap_or_default();
+    if open_by(&note, &keys).is_ok() {
+        return Ok(());
+    }
+    let mut newest: Option<SignedCheckpoint> = None;
+    for event in reader.events(0)? {
+        let event = event?;
+        let note = match event.kind.as_str() {
+            CheckpointSigned::KIND => event.facts::<CheckpointSigned>().map(|facts| facts.note),
+            KeyRotated::KIND => event.facts::<KeyRotated>().map(|facts| facts.note),
+            _ => continue,
+        };
+        // What is malformed is told by verification.
+        let signed = note.ok().and_then(|note| open_by(&note, &keys).ok());
+        let size = newest.as_ref().map_or(0, |signed| signed.size);
+        newest = signed.filter(|signed| signed.size >= size).or(newest);
+    }
+    if let Some(signed) = newest {
+        let parts = layout.checkpoints();
+        create_dir(&parts)
+            .and_then(|()| write_file(&path, signed.note.as_bytes(), 0o644))
+            .map_err(at(&path))?;
+        done.checkpoint = true;
+    }
     Ok(())
 }
 
@@ -201,105 +321,6 @@ fn runs(numbers: &[u64]) -> Vec<(u64, u64)> {
         }
     }
     runs
-}
-
-/// Writes the damaged and missing segments anew.
-fn rewrite(layout: &Layout, found: &Found, all: &[Segment]) -> Result<(), RepairError> {
-    let journal = layout.journal();
-    let sound = |segment: &&Segment| !found.wrong.contains(segment);
-    let mut starts: Vec<u64> = all.iter().filter(sound).map(|segment| segment.first).collect();
-    starts.push(u64::MAX);
-    // Between the ends of sound segments, what they do not hold forms new ones.
-    let mut next = 0;
-    for (index, &start) in starts.iter().enumerate() {
-        let range: Vec<_> = found.events.range(next..start.max(next)).collect();
-        if !range.is_empty() {
-            write_segments(&journal, &range, &found.wrong)?;
-        }
-        if start == u64::MAX {
-            break;
-        }
-        let following = starts.get(index + 1).copied().unwrap_or(u64::MAX);
-        next = held_by(all, start, following)?;
-    }
-    Ok(())
-}
-
-/// Returns the number behind the last event of a sound segment.
-fn held_by(all: &[Segment], first: u64, before: u64) -> Result<u64, RepairError> {
-    let mut next = first;
-    if let Some(segment) = all.iter().find(|segment| segment.first == first) {
-        let mut cursor = Cursor::open(&segment.path, first)?;
-        while let Step::Frame(frame) = cursor.step()? {
-            next = frame.mark.seq + 1;
-        }
-    }
-    Ok(next.min(before))
-}
-
-/// Writes events as segments, and puts damaged ones that they replace into quarantine.
-fn write_segments(
-    journal: &Path,
-    events: &[(&u64, &Vec<u8>)],
-    wrong: &[Segment],
-) -> Result<(), RepairError> {
-    let quarantine = journal.join("quarantine");
-    create_dir(&quarantine).map_err(at(&quarantine))?;
-    let (low, high) = match (events.first(), events.last()) {
-        (Some((low, _)), Some((high, _))) => (**low, **high),
-        _ => return Ok(()),
-    };
-    for segment in wrong.iter().filter(|segment| (low..=high).contains(&segment.first)) {
-        let name = segment.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut n = 0;
-        let mut aside = quarantine.join(format!("{name}.{n}"));
-        while aside.exists() {
-            n += 1;
-            aside = quarantine.join(format!("{name}.{n}"));
-        }
-        fs::rename(&segment.path, &aside).map_err(at(&segment.path))?;
-    }
-    sync_dir(journal).map_err(at(journal))?;
-    let mut rest = events;
-    while let Some((first, _)) = rest.first() {
-        let mut bytes = 0;
-        let count = rest.iter().take_while(|(_, event)| {
-            let fits = bytes < SEGMENT_BYTES;
-            bytes += event.len() as u64;
-            fits
-        });
-        let (now, later) = rest.split_at(count.count().max(1));
-        // All of them had been durable, each is a batch by itself.
-        let frames = now
-            .iter()
-            .map(|(seq, event)| (Mark { seq: **seq, since: 0, rest: 0 }, event.as_slice()));
-        let (name, bytes) = segment_bytes(**first, frames).map_err(at(journal))?;
-        let path = journal.join(name);
-        write_file(&path, &bytes, 0o644).map_err(at(&path))?;
-        rest = later;
-    }
-    Ok(())
-}
-
-/// Puts a store that is sound by itself but not equal to the journal out of the way.
-fn set_aside(layout: &Layout, done: &mut LedgerRepaired) -> Result<(), RepairError> {
-    let path = layout.store();
-    let mut n = 0_u32;
-    let mut aside = path.with_extension(format!("set-aside-{n}"));
-    while aside.exists() {
-        n += 1;
-        aside = path.with_extension(format!("set-aside-{n}"));
-    }
-    if path.exists() {
-        fs::rename(&path, &aside).map_err(at(&path))?;
-    }
-    let tree = layout.tree();
-    if tree.exists() {
-        fs::remove_dir_all(&tree).map_err(at(&tree))?;
-    }
-    sync_dir(layout.dir()).map_err(at(layout.dir()))?;
-    done.store = true;
-    Ok(())
 }
 
 /// Takes damaged and missing bodies from another copy of the notebook.
@@ -316,13 +337,13 @@ fn repair_bodies(
             continue;
         }
         let path = theirs.path(digest);
-        let bytes = fs::read(&path).map_err(at(&path))?;
-        // Read again, so it is checked again.
-        if Digest::of(&bytes) == *digest {
-            let to = own.path(digest);
-            let shard = to.parent().unwrap_or(dir).to_owned();
-            create_dir(&shard).map_err(at(&shard))?;
-            write_file(&to, &bytes, 0o644).map_err(at(&to))?;
+        let file = File::open(&path).map_err(at(&path))?;
+        // What it hashes to while it is copied is what counts.
+        let stored = own.put_from(file, &path).map_err(|error| RepairError::Io {
+            path: path.clone(),
+            source: io::Error::other(error.to_string()),
+        })?;
+        if stored.digest == *digest {
             done.bodies.push(*digest);
         }
     }

@@ -6,19 +6,25 @@
 //! | key | value |
 //! |---|---|
 //! | `e` seq (u64, big endian) | stored bytes of the event |
-//! | `s` stream | version (u64, big endian), leaf hash of its last event |
+//! | `s` stream | of its last event: number, version (u64, big endian), leaf hash |
 //! | `n` | events applied (u64, big endian) |
 //! | `w` | the watermark: see [`Watermark`] |
 
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::id::Digest;
 use crate::plan::StreamHead;
 
 /// Entries per leaf: 1 KiB events make leaves of 64 KiB, which are read and written whole.
 const LEAF_FANOUT: usize = 64;
+/// How long the store's own lock may be shared by a process that was just forked.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of the store's cache.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
@@ -26,6 +32,17 @@ const CACHE_BYTES: usize = 32 * 1024 * 1024;
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the store behind the journal failed: {0}")]
 pub(crate) struct StoreError(String);
+
+impl StoreError {
+    /// There is no store.
+    pub(crate) fn missing() -> Self {
+        Self("it is missing".to_owned())
+    }
+
+    fn is_locked(&self) -> bool {
+        self.0.contains(&io::Error::from(rustix::io::Errno::WOULDBLOCK).to_string())
+    }
+}
 
 /// One event with all that the store keeps of it.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +52,16 @@ pub(crate) struct Applied<'a> {
     pub(crate) version: u64,
     pub(crate) leaf: Digest,
     pub(crate) bytes: &'a [u8],
+}
+
+impl Applied<'_> {
+    /// What the store keeps of it as the last event of its stream.
+    fn head(&self) -> Vec<u8> {
+        let mut head = self.seq.to_be_bytes().to_vec();
+        head.extend_from_slice(&self.version.to_be_bytes());
+        head.extend_from_slice(self.leaf.as_bytes());
+        head
+    }
 }
 
 /// What was durable when the last completed flush began: 44 bytes, big endian.
@@ -73,10 +100,13 @@ impl Watermark {
 pub(crate) struct Store {
     /// `None` only while it is dropped.
     db: Option<sled::Db<LEAF_FANOUT>>,
+    /// Something failed, and nothing more is asked of it: after a failed flush sled waits for ever
+    /// for the flush to end, also when it is dropped.
+    failed: Arc<AtomicBool>,
 }
 
 /// Runs something in sled, whose assertions panic.
-fn guarded<T>(work: impl FnOnce() -> std::io::Result<T>) -> Result<T, StoreError> {
+fn guarded<T>(work: impl FnOnce() -> io::Result<T>) -> Result<T, StoreError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(StoreError(error.to_string())),
@@ -134,17 +164,30 @@ impl Store {
     fn connect(path: &Path) -> Result<Self, StoreError> {
         let config =
             sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
-        let db = guarded(|| config.open::<LEAF_FANOUT>())?;
-        Ok(Self { db: Some(db) })
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match guarded(|| config.open::<LEAF_FANOUT>()) {
+                Ok(db) => return Ok(Self { db: Some(db), failed: Arc::default() }),
+                // Nobody else opens it while we hold the notebook's lock; but a process that was
+                // just forked shares its open files for a moment.
+                Err(error) if error.is_locked() && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Does something with the open database.
     fn with<T>(
         &self,
-        work: impl FnOnce(&sled::Db<LEAF_FANOUT>) -> std::io::Result<T>,
+        work: impl FnOnce(&sled::Db<LEAF_FANOUT>) -> io::Result<T>,
     ) -> Result<T, StoreError> {
         let db = self.db.as_ref().ok_or_else(|| StoreError("it is closed".to_owned()))?;
-        guarded(|| work(db))
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError("it failed before".to_owned()));
+        }
+        guarded(|| work(db)).inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -155,10 +198,15 @@ impl Store {
         Ok(self.get(&key(b'w', &[]))?.and_then(|value| Watermark::decode(&value)))
     }
 
-    /// Returns where a stream stands.
-    pub(crate) fn stream(&self, stream: &str) -> Result<Option<StreamHead>, StoreError> {
-        let value = self.get(&key(b's', stream.as_bytes()))?;
-        Ok(value.and_then(|value| Some((number(&value)?, digest(value.get(8..)?)?))))
+    /// Returns the number of a stream's last event, and where the stream stands.
+    pub(crate) fn stream(&self, stream: &str) -> Result<Option<(u64, StreamHead)>, StoreError> {
+        let Some(value) = self.get(&key(b's', stream.as_bytes()))? else { return Ok(None) };
+        let head = || {
+            let (seq, rest) = value.split_first_chunk::<8>()?;
+            Some((u64::from_be_bytes(*seq), (number(rest)?, digest(rest.get(8..)?)?)))
+        };
+        let wrong = || StoreError(format!("the head of stream {stream} has another form"));
+        head().ok_or_else(wrong).map(Some)
     }
 
     /// Returns the stored bytes of an event.
@@ -173,12 +221,10 @@ impl Store {
         let mut heads = BTreeMap::new();
         for row in rows {
             batch.insert(key(b'e', &row.seq.to_be_bytes()), row.bytes);
-            heads.insert(row.stream, (row.version, row.leaf));
+            heads.insert(row.stream, row);
         }
-        for (stream, (version, leaf)) in heads {
-            let mut head = version.to_be_bytes().to_vec();
-            head.extend_from_slice(leaf.as_bytes());
-            batch.insert(key(b's', stream.as_bytes()), head);
+        for (stream, row) in heads {
+            batch.insert(key(b's', stream.as_bytes()), row.head());
         }
         batch.insert(key(b'n', &[]), (last.seq + 1).to_be_bytes());
         self.with(|db| db.apply_batch(batch))
@@ -216,6 +262,11 @@ impl Drop for Store {
     fn drop(&mut self) {
         // sled flushes when its last handle is dropped, and may panic doing so.
         let db = self.db.take();
+        if self.failed.load(Ordering::Acquire) {
+            // Its memory and files are given back when the process ends.
+            std::mem::forget(db);
+            return;
+        }
         let _ = guarded(move || {
             drop(db);
             Ok(())

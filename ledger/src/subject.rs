@@ -6,15 +6,17 @@
 //! are made with. Destroying the key makes all of them meaningless.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-use crate::durable::{create_dir, sync_dir, write_file};
+use crate::device::{Device, Disk};
+use crate::durable::{create_dir, temporary_in, write_file_on};
 use crate::id::Digest;
 use crate::layout::Layout;
 
@@ -33,6 +35,15 @@ pub enum SubjectError {
     /// The name is empty.
     #[error("a subject must have a name")]
     NoName,
+    /// The secret that names are hidden with is gone, though there are keys of subjects.
+    #[error(
+        "{} is missing, though this notebook has subjects: restore it from a copy; without it \
+         nobody can tell whose bodies are whose", path.display()
+    )]
+    NoSecret {
+        /// File.
+        path: PathBuf,
+    },
     /// The file is no key.
     #[error("{}: not a key of a subject", path.display())]
     Malformed {
@@ -53,6 +64,7 @@ pub enum SubjectError {
 #[derive(Clone, Debug)]
 pub struct Subjects {
     layout: Layout,
+    device: Arc<dyn Device>,
 }
 
 /// A subject's key.
@@ -85,29 +97,27 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 impl Subjects {
     /// Takes the subjects of the notebook in `dir`. Nothing is read or made yet.
     pub fn open(dir: &Path) -> Self {
-        Self { layout: Layout::new(dir) }
+        Self::on(dir, Arc::new(Disk))
+    }
+
+    pub(crate) fn on(dir: &Path, device: Arc<dyn Device>) -> Self {
+        Self { layout: Layout::new(dir), device }
     }
 
     /// Returns the names that the log has for a subject: one for each time that the subject was
-    /// forgotten, and the present one last.
+    /// forgotten, and the present one last. None where the notebook has no subjects at all.
     ///
     /// # Errors
-    /// When the name is empty, or the notebook's secret cannot be read or made.
+    /// When the name is empty, or the notebook's secret cannot be read.
     pub fn pseudonyms(&self, name: &str) -> Result<Vec<String>, SubjectError> {
         let name = name.trim();
         if name.is_empty() {
             return Err(SubjectError::NoName);
         }
-        let path = self.layout.pseudonym_key();
-        let secret = match read_key(&path)? {
-            Some(secret) => secret,
-            None => make_key(&path)?,
-        };
+        let Some(secret) = self.secret()? else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for time in 0_u64.. {
-            let parts: [&[u8]; 3] = [b"pseudonym", name.as_bytes(), &time.to_le_bytes()];
-            let digest = Digest::from_bytes(hmac(&secret, &parts));
-            let pseudonym = format!("s-{}", &digest.to_string()[..32]);
+            let pseudonym = pseudonym(&secret, name, time);
             let forgotten = self.tombstone(&pseudonym).is_some_and(|path| path.exists());
             found.push(pseudonym);
             if !forgotten {
@@ -115,6 +125,40 @@ impl Subjects {
             }
         }
         Ok(found)
+    }
+
+    /// Reads the notebook's secret; none where there are no subjects either. One that was lost
+    /// is not replaced: with another secret everybody would get another name.
+    fn secret(&self) -> Result<Option<[u8; 32]>, SubjectError> {
+        let path = self.layout.pseudonym_key();
+        if let Some(secret) = read_key(&path)? {
+            return Ok(Some(secret));
+        }
+        let keys = self.layout.subject_keys();
+        let any = match fs::read_dir(&keys) {
+            Ok(mut entries) => entries.next().is_some(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(at(&keys)(error)),
+        };
+        if any { Err(SubjectError::NoSecret { path }) } else { Ok(None) }
+    }
+
+    /// Reads the notebook's secret, making it where there was never one.
+    fn secret_or_new(&self) -> Result<[u8; 32], SubjectError> {
+        match self.secret()? {
+            Some(secret) => Ok(secret),
+            None => make_key(&self.layout.pseudonym_key(), self.device.as_ref()),
+        }
+    }
+
+    /// Returns a commitment to `parts` that means nothing without the notebook's secret: for what
+    /// may be of a person, but nobody knows of whom.
+    ///
+    /// # Errors
+    /// When the notebook's secret cannot be read or made.
+    pub fn commit_unowned(&self, label: &str, parts: &[&[u8]]) -> Result<Digest, SubjectError> {
+        let secret = self.secret_or_new()?;
+        Ok(commitment(&hmac(&secret, &[b"commit"]), label, parts))
     }
 
     /// Marks a pseudonym as one whose key was destroyed: the name gets another one.
@@ -144,12 +188,13 @@ impl Subjects {
     /// # Errors
     /// When the name is empty, or a key cannot be read or made.
     pub fn key_of(&self, name: &str) -> Result<SubjectKey, SubjectError> {
+        self.secret_or_new()?;
         let pseudonym = self.pseudonyms(name)?.pop().ok_or(SubjectError::NoName)?;
         if let Some(key) = self.key(&pseudonym)? {
             return Ok(key);
         }
         let path = self.path(&pseudonym).ok_or(SubjectError::NoName)?;
-        let key = make_key(&path)?;
+        let key = make_key(&path, self.device.as_ref())?;
         Ok(SubjectKey { pseudonym, key })
     }
 
@@ -164,19 +209,33 @@ impl Subjects {
             return Ok(false);
         }
         // From here on the name leads to another pseudonym, whatever becomes of the rest.
-        write_file(&tombstone, b"", 0o600).map_err(at(&tombstone))?;
-        let mut file = match OpenOptions::new().write(true).open(&path) {
+        let device = self.device.as_ref();
+        write_file_on(device, &tombstone, b"", 0o600).map_err(at(&tombstone))?;
+        let file = match OpenOptions::new().write(true).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(SubjectError::Io { path, source }),
         };
         let length = file.metadata().map_err(at(&path))?.len();
         let blank = vec![0; usize::try_from(length).unwrap_or_default()];
-        file.write_all(&blank).and_then(|()| file.sync_all()).map_err(at(&path))?;
+        device.write(&file, &blank, 0).and_then(|()| device.sync(&file)).map_err(at(&path))?;
         fs::remove_file(&path).map_err(at(&path))?;
-        sync_dir(&self.layout.subject_keys()).map_err(at(&path))?;
+        device.sync_dir(&self.layout.subject_keys()).map_err(at(&path))?;
         Ok(true)
     }
+}
+
+/// The name that the log has for a subject that was forgotten `time` times before.
+fn pseudonym(secret: &[u8; 32], name: &str, time: u64) -> String {
+    let parts: [&[u8]; 3] = [b"pseudonym", name.as_bytes(), &time.to_le_bytes()];
+    let digest = Digest::from_bytes(hmac(secret, &parts));
+    format!("s-{}", &digest.to_string()[..32])
+}
+
+fn commitment(key: &[u8; 32], label: &str, parts: &[&[u8]]) -> Digest {
+    let mut all = vec![label.as_bytes()];
+    all.extend_from_slice(parts);
+    Digest::from_bytes(hmac(key, &all))
 }
 
 fn read_key(path: &Path) -> Result<Option<[u8; 32]>, SubjectError> {
@@ -196,7 +255,7 @@ fn read_key(path: &Path) -> Result<Option<[u8; 32]>, SubjectError> {
 }
 
 /// Makes a key; where two do so at once, both get the one that is first in its place.
-fn make_key(path: &Path) -> Result<[u8; 32], SubjectError> {
+fn make_key(path: &Path, device: &dyn Device) -> Result<[u8; 32], SubjectError> {
     let mut key = [0; 32];
     let failed = |error: getrandom::Error| at(path)(io::Error::other(error.to_string()));
     getrandom::fill(&mut key).map_err(failed)?;
@@ -204,8 +263,8 @@ fn make_key(path: &Path) -> Result<[u8; 32], SubjectError> {
         create_dir(dir).map_err(at(dir))?;
     }
     let text = format!("{KEY_HEADER}{}\n", Digest::from_bytes(key));
-    let made = path.with_extension(format!("new-{}", std::process::id()));
-    write_file(&made, text.as_bytes(), 0o600).map_err(at(&made))?;
+    let made = temporary_in(path.parent().unwrap_or(Path::new(".")));
+    write_file_on(device, &made, text.as_bytes(), 0o600).map_err(at(&made))?;
     // A link fails where the name is taken, which a rename does not.
     let linked = fs::hard_link(&made, path);
     let removed = fs::remove_file(&made);
@@ -214,7 +273,7 @@ fn make_key(path: &Path) -> Result<[u8; 32], SubjectError> {
         _ => removed.map_err(at(&made))?,
     }
     if let Some(dir) = path.parent() {
-        sync_dir(dir).map_err(at(dir))?;
+        device.sync_dir(dir).map_err(at(dir))?;
     }
     read_key(path)?.ok_or_else(|| SubjectError::Malformed { path: path.to_owned() })
 }
@@ -227,10 +286,7 @@ impl SubjectKey {
 
     /// Returns a commitment to `parts` that means nothing without the key.
     pub fn commit(&self, label: &str, parts: &[&[u8]]) -> Digest {
-        let key = hmac(&self.key, &[b"commit"]);
-        let mut all = vec![label.as_bytes()];
-        all.extend_from_slice(parts);
-        Digest::from_bytes(hmac(&key, &all))
+        commitment(&hmac(&self.key, &[b"commit"]), label, parts)
     }
 
     fn aad(&self) -> Vec<u8> {
@@ -297,6 +353,37 @@ mod tests {
     }
 
     #[test]
+    fn many_threads_get_one_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let subjects = Subjects::open(dir.path());
+        assert!(subjects.pseudonyms("ann").unwrap().is_empty());
+        assert!(!subjects.layout.pseudonym_key().exists(), "looking makes nothing");
+        let sealed: Vec<_> = std::thread::scope(|scope| {
+            let work = || subjects.key_of("ann").unwrap().seal(b"text");
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(sealed.iter().all(|bytes| *bytes == sealed[0]));
+        let files = fs::read_dir(subjects.layout.subject_keys()).unwrap();
+        assert_eq!(files.count(), 1, "nothing is left behind");
+    }
+
+    /// What is stored must be found again by every later version: these texts never change.
+    #[test]
+    fn the_stored_forms_are_as_they_always_were() {
+        let key = SubjectKey { pseudonym: pseudonym(&[9; 32], "ann", 0), key: [7; 32] };
+        let sealed: String = key.seal(b"text").iter().map(|b| format!("{b:02x}")).collect();
+        let own = commitment(&hmac(&[9; 32], &[b"commit"]), "row", &[b"a", b"b"]);
+        let text = format!(
+            "pseudonym {}\nforgotten once {}\nsealed {sealed}\ncommitment {}\nunowned {own}\n",
+            key.pseudonym,
+            pseudonym(&[9; 32], "ann", 1),
+            key.commit("content", &[b"a", b"b"]),
+        );
+        crate::golden::compare("subject.1.txt", &text);
+    }
+
+    #[test]
     fn a_destroyed_key_is_gone_and_another_one_opens_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let subjects = Subjects::open(dir.path());
@@ -313,6 +400,12 @@ mod tests {
         assert_eq!(again.open(&sealed), None);
         let all = [name.clone(), again.pseudonym().to_owned()];
         assert_eq!(subjects.pseudonyms("ann").unwrap(), all);
+        let (secret, aside) = (subjects.layout.pseudonym_key(), dir.path().join("aside"));
+        fs::rename(&secret, &aside).unwrap();
+        assert!(matches!(subjects.key_of("ann"), Err(SubjectError::NoSecret { .. })));
+        assert!(matches!(subjects.commit_unowned("x", &[]), Err(SubjectError::NoSecret { .. })));
+        assert!(!secret.exists(), "a lost secret is not replaced");
+        fs::rename(&aside, &secret).unwrap();
         // Overwritten, but the removal did not happen: destroyed all the same.
         fs::write(&file, vec![0; 86]).unwrap();
         assert!(subjects.key(&name).unwrap().is_none());

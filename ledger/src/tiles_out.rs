@@ -26,6 +26,12 @@ pub enum ExportError {
     /// The journal cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The folder holds the tiles of another log.
+    #[error("{} belongs to another log: name an empty folder", path.display())]
+    Other {
+        /// Tile that differs.
+        path: PathBuf,
+    },
     /// The file system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -75,6 +81,10 @@ impl Reader {
             let what = "it does not come to the signed root".to_owned();
             return Err(ProofError::Tree { what }.into());
         }
+        if let Some((path, n)) = tiles.wrong_hash().map_err(ProofError::from)? {
+            let what = format!("hash {n} of {} is wrong", path.display());
+            return Err(ProofError::Tree { what }.into());
+        }
         let mut out = Out { dir, files: 0 };
         let mut count = signed.size;
         for level in 0.. {
@@ -117,12 +127,19 @@ impl Out<'_> {
         for number in 0..count.div_ceil(TILE) {
             let width = TILE.min(count - number * TILE);
             let name = tile_path(&level.to_string(), number, width);
-            if self.has(&name, width) {
-                continue;
-            }
             let hashes = tiles.hashes(level, number * TILE, width).map_err(ProofError::from)?;
             let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-            self.write(&name, &bytes)?;
+            if !self.has(&name, width) {
+                self.write(&name, &bytes)?;
+                continue;
+            }
+            let path = self.dir.join(&name);
+            let there = fs::read(&path);
+            match there {
+                Ok(there) if there == bytes => {}
+                Ok(_) => return Err(ExportError::Other { path }),
+                Err(source) => return Err(ExportError::Io { path, source }),
+            }
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tlog_tiles::{Hash, HashReader, node_hash, split_stored_hash_index};
 
+use crate::device::{Device, Disk};
 use crate::id::Digest;
 use crate::merkle::Frontier;
 
@@ -65,6 +66,7 @@ type Nodes = Arc<Vec<Hash>>;
 #[derive(Debug)]
 pub(crate) struct Tiles {
     dir: PathBuf,
+    device: Arc<dyn Device>,
     levels: Vec<Level>,
     /// Inner nodes of tiles that were asked for, by level and number.
     kept: Mutex<HashMap<(u8, u64), Nodes>>,
@@ -98,8 +100,19 @@ impl Tiles {
         Ok(tiles)
     }
 
+    /// Writes to a device from here on.
+    pub(crate) fn on(self, device: Arc<dyn Device>) -> Self {
+        Self { device, ..self }
+    }
+
+    /// Returns how many leaves a stored tree has, without opening it; 0 where there is none.
+    pub(crate) fn leaves(dir: &Path) -> u64 {
+        fs::metadata(dir.join("0.tiles")).map_or(0, |file| file.len() / WIDTH)
+    }
+
     fn with(dir: &Path, levels: Vec<Level>) -> Self {
-        Self { dir: dir.to_owned(), levels, kept: Mutex::default() }
+        let (dir, device) = (dir.to_owned(), Arc::new(Disk));
+        Self { dir, device, levels, kept: Mutex::default() }
     }
 
     fn path(&self, level: u8) -> PathBuf {
@@ -133,7 +146,7 @@ impl Tiles {
             let Some(level) = self.levels.get_mut(index) else { break };
             let before = level.size / TILE;
             let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-            level.file.write_all_at(&bytes, level.size * WIDTH)?;
+            self.device.write(&level.file, &bytes, level.size * WIDTH)?;
             level.size += hashes.len() as u64;
             hashes.clear();
             for tile in before..level.size / TILE {
@@ -158,8 +171,8 @@ impl Tiles {
 
     /// Makes everything added durable.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        self.levels.iter().try_for_each(|level| level.file.sync_all())?;
-        fs::File::open(&self.dir)?.sync_all()
+        self.levels.iter().try_for_each(|level| self.device.sync(&level.file))?;
+        self.device.sync_dir(&self.dir)
     }
 
     /// Takes up the right edge of the tree over the first `size` events.
@@ -209,6 +222,20 @@ impl Tiles {
             }
         }
         Ok(())
+    }
+
+    /// Finds the first hash of the upper levels that is not the one over its tile below: the file
+    /// and the number of the hash in it.
+    pub(crate) fn wrong_hash(&self) -> Result<Option<(PathBuf, u64)>, TreeError> {
+        for (below, above) in self.levels.iter().zip(self.levels.iter().skip(1)) {
+            for n in 0..above.size {
+                let tile = below.read(n * TILE, TILE)?;
+                if above.read(n, 1)? != [root_of(&tile)] {
+                    return Ok(Some((above.path.clone(), n)));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Returns hashes of a tile level, for export.

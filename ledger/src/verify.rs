@@ -24,7 +24,7 @@ use crate::checkpoint::{CheckpointError, SignedCheckpoint, open_by, open_note};
 use crate::event::Facts;
 use crate::id::Digest;
 use crate::keys::KeyHistory;
-use crate::layout::{Config, Layout};
+use crate::layout::{Config, Lacks, Layout};
 use crate::reader::ReadError;
 
 use self::journal::Scan;
@@ -64,6 +64,9 @@ pub struct VerifyReport {
     pub store: String,
     /// Bodies that are gone and may be: their subject was forgotten, or they were released.
     pub gone: u64,
+    /// Bodies that cannot be read here because this log was imported: they, or the keys of their
+    /// subjects, stayed where it was made.
+    pub elsewhere: u64,
     /// Bodies that are missing or damaged.
     pub bad_blobs: Vec<Digest>,
     /// Everything that is wrong.
@@ -121,7 +124,24 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, VerifyError> {
 /// When there is no notebook, or the file system refuses. Damage is no error: it is reported.
 pub fn verify_against(dir: &Path, outside: &Outside) -> Result<VerifyReport, VerifyError> {
     let layout = Layout::new(dir);
+    // The lock is taken first, so that the journal stands still while it is compared.
     let config = Config::read(&layout)?;
+    let hold = store::hold(&layout);
+    run(&layout, &config, outside, hold.as_ref().err().map(String::as_str))
+}
+
+/// Verifies a notebook whose lock the caller holds.
+pub(crate) fn verify_held(layout: &Layout) -> Result<VerifyReport, VerifyError> {
+    run(layout, &Config::read(layout)?, &Outside::default(), None)
+}
+
+/// `held` says why the store is left alone, where somebody else holds the notebook.
+fn run(
+    layout: &Layout,
+    config: &Config,
+    outside: &Outside,
+    held: Option<&str>,
+) -> Result<VerifyReport, VerifyError> {
     let mut report = VerifyReport {
         events: 0,
         segments: 0,
@@ -133,24 +153,23 @@ pub fn verify_against(dir: &Path, outside: &Outside) -> Result<VerifyReport, Ver
         verifier_key: None,
         store: String::new(),
         gone: 0,
+        elsewhere: 0,
         bad_blobs: Vec::new(),
         damage: Vec::new(),
     };
-    // The lock is taken first, so that the journal stands still while it is compared.
-    let hold = store::hold(&layout);
     // Read before the journal is, so that it cannot cover more than is read.
-    let latest = latest_checkpoint(&layout)?;
-    let scan = Scan::over(&layout, hold.is_err(), &mut report)?;
+    let latest = latest_checkpoint(layout)?;
+    let scan = Scan::over(layout, held.is_some(), &mut report)?;
     report.root = scan.root();
-    check_first(&scan, &config, outside, &mut report);
+    check_first(&scan, config, outside, &mut report);
     let keys = fold_keys(&scan, &mut report);
     report.verifier_key = keys.newest().map(str::to_owned);
     check_checkpoints(&scan, &keys, latest.as_ref(), &mut report);
     check_outside(&scan, &keys, outside, &mut report);
-    check_blobs(dir, &scan, &mut report)?;
-    report.store = match hold {
-        Ok(_lock) => store::compare(&layout, &scan, &mut report),
-        Err(why) => format!("skipped: {why}"),
+    check_blobs(layout.dir(), &scan, config.lacks, &mut report)?;
+    report.store = match held {
+        None => store::compare(layout, &scan, &mut report),
+        Some(why) => format!("skipped: {why}"),
     };
     Ok(report)
 }
@@ -229,7 +248,8 @@ fn check_checkpoints(
         };
         report.checkpoints += 1;
         let where_ = format!("event {}", event.seq);
-        let opened = keys.at(event.seq).map(|key| open_note(&note, key));
+        // By the key that was valid where it was signed: a rotation may have come in between.
+        let opened = keys.at(size).map(|key| open_note(&note, key));
         let signed = held(scan, report, (Some(event.seq), &where_), opened);
         if signed.as_ref().is_some_and(|signed| (signed.size, signed.root) != (size, root)) {
             report.wrong(Some(event.seq), where_, "size and root differ from those in its note");
@@ -291,7 +311,12 @@ fn held(
 }
 
 /// Checks every body that an event names.
-fn check_blobs(dir: &Path, scan: &Scan, report: &mut VerifyReport) -> Result<(), VerifyError> {
+fn check_blobs(
+    dir: &Path,
+    scan: &Scan,
+    lacks: Option<Lacks>,
+    report: &mut VerifyReport,
+) -> Result<(), VerifyError> {
     let blobs = Blobs::open(dir);
     let mut keyless = BTreeSet::new();
     for (digest, named) in &scan.bodies.named {
@@ -309,17 +334,24 @@ fn check_blobs(dir: &Path, scan: &Scan, report: &mut VerifyReport) -> Result<(),
                 }
             }
             Err(BlobError::Missing { .. }) if gone.is_some() => report.gone += 1,
+            Err(BlobError::Missing { .. }) if lacks == Some(Lacks::Bodies) => {
+                report.elsewhere += 1;
+                continue;
+            }
             Err(BlobError::Io { path, source }) => return Err(VerifyError::Io { path, source }),
             Err(error) => {
                 report.bad_blobs.push(*digest);
                 report.wrong(Some(named.first), path.display().to_string(), error.to_string());
             }
         }
-        // Told once for each subject.
-        if let (None, Some(subject)) = (gone, &named.subject)
-            && !matches!(blobs.subjects().key(subject), Ok(Some(_)))
-            && keyless.insert(subject.clone())
-        {
+        let (None, Some(subject)) = (gone, &named.subject) else { continue };
+        if matches!(blobs.subjects().key(subject), Ok(Some(_))) {
+            continue;
+        }
+        if lacks.is_some() {
+            report.elsewhere += 1;
+        } else if keyless.insert(subject.clone()) {
+            // Told once for each subject.
             let what = format!("there is no key of subject {subject}, and no event erased it");
             report.wrong(Some(named.first), "keys/subjects", what);
         }

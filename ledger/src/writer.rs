@@ -6,11 +6,12 @@
 //! behind the journal by a thread of its own (see `applier`).
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use tlog_tiles::Hash;
+use tlog_tiles::{Hash, record_hash};
 
 use crate::applier::{Applier, Note};
 use crate::clock::Clock;
@@ -18,6 +19,7 @@ use crate::codec;
 use crate::device::{Device, Disk};
 use crate::durable::free_bytes;
 use crate::event::{Envelope, NewEvent};
+use crate::id::Digest;
 use crate::ids::{IdTable, hash_of};
 use crate::journal::{Journal, Mark, SEGMENT_BYTES, push_frame};
 use crate::layout::Lock;
@@ -40,8 +42,10 @@ pub(crate) struct Options {
     pub(crate) flush_events: u64,
     /// Events that the store may be behind the journal before appending waits for it.
     pub(crate) lag_events: u64,
-    /// What journal, bodies and checkpoints are written to.
+    /// What journal, bodies, keys and checkpoints are written to.
     pub(crate) device: Arc<dyn Device>,
+    /// What tree and request ids are written to.
+    pub(crate) copies: Arc<dyn Device>,
 }
 
 impl Default for Options {
@@ -52,6 +56,7 @@ impl Default for Options {
             flush_events: 32_768,
             lag_events: 131_072,
             device: Arc::new(Disk),
+            copies: Arc::new(Disk),
         }
     }
 }
@@ -64,6 +69,8 @@ pub(crate) struct Writer {
     pub(crate) applier: Applier,
     /// Reads what is durable.
     pub(crate) reader: Reader,
+    /// The journal's directory, to ask its file system for free space.
+    pub(crate) place: File,
     pub(crate) state: Mutex<State>,
     /// A group came to its end, well or badly.
     pub(crate) turned: Condvar,
@@ -85,6 +92,8 @@ pub(crate) struct State {
     /// Groups that are durable.
     pub(crate) durable: u64,
     pub(crate) poisoned: Option<String>,
+    /// Nothing more is taken: the notebook is being closed.
+    pub(crate) closing: bool,
     /// `None` once the notebook is closed.
     pub(crate) lock: Option<Lock>,
     /// The last group, emptied, kept for its memory.
@@ -118,6 +127,7 @@ impl State {
             number: 0,
             durable: 0,
             poisoned: None,
+            closing: false,
             lock: Some(lock),
             spare: Group::default(),
         }
@@ -180,8 +190,20 @@ impl Known for Now<'_> {
         if let Some(found) = self.state.heads.get(stream) {
             return Ok(Some(found.head));
         }
+        let lost = |reason: String| AppendError::Store { reason };
         let store = self.state.store.as_ref().ok_or(AppendError::Closed)?;
-        store.stream(stream).map_err(|error| AppendError::Store { reason: error.to_string() })
+        let found = store.stream(stream).map_err(|error| lost(error.to_string()))?;
+        let Some((seq, head)) = found else { return Ok(None) };
+        // What the store says goes into the log for ever, so the journal is asked as well.
+        let bytes = self.writer.reader.raw(seq).map_err(|error| lost(error.to_string()))?;
+        let said = bytes.as_deref().and_then(|bytes| {
+            let event = codec::outline(bytes).ok().filter(|event| event.stream == stream)?;
+            Some((event.version, Digest::from_bytes(record_hash(bytes).0)))
+        });
+        if said == Some(head) {
+            return Ok(Some(head));
+        }
+        Err(lost(format!("the store's head of stream {stream} is not that of the journal")))
     }
 
     fn under(&self, id: &str, hash: u64) -> Result<Option<Envelope>, AppendError> {
@@ -220,6 +242,9 @@ impl Writer {
         let mut state = self.hold();
         loop {
             state.check()?;
+            if state.closing {
+                return Err(AppendError::Closed);
+            }
             // An id that stands in a group on its way can be looked at when that is durable.
             let known = self.shared.acknowledged();
             let waits = |event: &NewEvent| {
@@ -237,7 +262,7 @@ impl Writer {
             return Ok(staged.answers);
         }
         let bytes: u64 = staged.rows.iter().map(|row| row.bytes.len() as u64).sum();
-        self.check_space(&state, bytes + state.staged.frames.len() as u64)?;
+        self.check_space(bytes + state.staged.frames.len() as u64)?;
         state.stage(staged.rows);
         let mine = state.number;
         drop(self.wait_for(state, mine)?);
@@ -315,12 +340,10 @@ impl Writer {
     }
 
     /// Refuses to begin what the disk may have no room for.
-    fn check_space(&self, state: &State, bytes: u64) -> Result<(), AppendError> {
+    fn check_space(&self, bytes: u64) -> Result<(), AppendError> {
         let needed = bytes.saturating_add(self.options.reserve_bytes);
-        // While a group is on its way its writer holds the file, and has asked already.
-        let Some(journal) = &state.journal else { return Ok(()) };
         // A file system that does not tell is not taken for a full one.
-        match free_bytes(journal.file()) {
+        match free_bytes(&self.place) {
             Ok(free) if free < needed => Err(AppendError::DiskLow { free, needed }),
             _ => Ok(()),
         }
@@ -337,6 +360,7 @@ impl Writer {
         if state.lock.is_none() {
             return Err(CloseError::Closed);
         }
+        state.closing = true;
         // Batches that were staged before are written by those who wait for them.
         while state.journal.is_none() || !state.staged.notes.is_empty() {
             if state.poisoned.is_some() {

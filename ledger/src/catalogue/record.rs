@@ -62,6 +62,8 @@ pub struct LedgerRepaired {
     pub store: bool,
     /// Bodies that were taken from another copy of the notebook.
     pub bodies: Vec<Digest>,
+    /// `checkpoints/latest` was restored from the log.
+    pub checkpoint: bool,
 }
 
 facts! {

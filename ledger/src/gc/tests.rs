@@ -144,11 +144,78 @@ fn garbage_is_what_no_event_needs() {
     let found = list(Duration::ZERO);
     let whys: Vec<_> = found.iter().map(|file| file.why).collect();
     assert_eq!(whys, [Why::Unnamed, Why::Released, Why::Unfinished, Why::SetAside]);
-    assert_eq!(sweep(&found).unwrap(), found.iter().map(|file| file.bytes).sum::<u64>());
+    // Between listing and agreeing somebody stores one again, and names another.
+    let wanted = blobs.put(b"wanted").unwrap();
+    let listed = list(Duration::ZERO);
+    assert_eq!(listed.len(), found.len() + 1);
+    name(&notebook, "wanted", &wanted);
+    let sweep = |grace| sweep(&notebook.reader(), &listed, grace).unwrap();
+    assert_eq!(sweep(Duration::from_secs(3600)), 0, "all of it was stored a moment ago");
+    assert_eq!(sweep(Duration::ZERO), found.iter().map(|file| file.bytes).sum::<u64>());
     assert_eq!(list(Duration::ZERO), []);
-    let there = [&weights, &shared, &optimiser, &unnamed].map(|b| blobs.path(&b.digest).exists());
-    assert_eq!(there, [true, true, false, false]);
+    let bodies = [&weights, &shared, &wanted, &optimiser, &unnamed];
+    let there = bodies.map(|body| blobs.path(&body.digest).exists());
+    assert_eq!(there, [true, true, true, false, false]);
     notebook.close().unwrap();
     let report = verify(dir.path()).unwrap();
     assert_eq!((report.damage, report.gone), (vec![], 1));
+}
+
+/// A resume point that was given up and then saved again is needed again.
+#[test]
+fn a_checkpoint_that_was_saved_again_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let notebook = create(dir.path());
+    let weights = notebook.blobs().put(b"weights").unwrap();
+    let saved = CheckpointSaved {
+        step: 1,
+        epoch: 1,
+        weights: weights.clone(),
+        optimiser: None,
+        dev_loss: None,
+    };
+    let bodies = vec![weights];
+    let released =
+        CheckpointReleased { run: "r".to_owned(), step: 1, bodies, why: "finished".to_owned() };
+    let append = |id: &str, run: &str, facts: &CheckpointSaved| {
+        let event = NewEvent::new(format!("run/{run}"), id, "tester", facts).unwrap();
+        notebook.append_one(event).unwrap();
+    };
+    append("a", "r", &saved);
+    let event = NewEvent::new("run/r", "release", "tester", &released).unwrap();
+    notebook.append_one(event).unwrap();
+    let list = || garbage(&notebook.reader(), Duration::ZERO).unwrap();
+    assert_eq!(list().len(), 1);
+    append("b", "again", &saved);
+    assert_eq!(list(), []);
+}
+
+/// Where the journal is not there, or ends too soon, nothing is taken for garbage.
+#[test]
+fn a_log_that_cannot_be_read_makes_no_garbage() {
+    let dir = tempfile::tempdir().unwrap();
+    let notebook = create(dir.path());
+    let body = notebook.blobs().put(b"text").unwrap();
+    name(&notebook, "one", &body);
+    notebook.checkpoint().unwrap();
+    notebook.close().unwrap();
+    let reader = Reader::open(dir.path()).unwrap();
+    let (journal, aside) = (dir.path().join("journal"), dir.path().join("aside"));
+    fs::rename(&journal, &aside).unwrap();
+    assert!(garbage(&reader, Duration::ZERO).is_err());
+    fs::create_dir(&journal).unwrap();
+    assert!(garbage(&reader, Duration::ZERO).is_err());
+    fs::remove_dir(&journal).unwrap();
+    fs::rename(&aside, &journal).unwrap();
+    assert_eq!(garbage(&reader, Duration::ZERO).unwrap(), []);
+    // The last event is damaged: it looks like an unfinished write, but is known to be more.
+    let segment = journal.join("00000000000000000000.seg");
+    let mut bytes = fs::read(&segment).unwrap();
+    let last = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    bytes[last] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let reader = Reader::open(dir.path()).unwrap();
+    assert!(matches!(garbage(&reader, Duration::ZERO), Err(GcError::Read(_))));
+    assert!(reader.events(0).unwrap().any(|event| event.is_err()));
+    assert!(reader.head().is_err());
 }

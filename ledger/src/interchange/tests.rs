@@ -25,7 +25,9 @@ fn round(facts: Vec<Value>) -> (tempfile::TempDir, PathBuf, Vec<u8>) {
         event.facts = facts;
         notebook.append_one(event).unwrap();
     }
-    let body = notebook.blobs().put(b"a body").unwrap();
+    // As long as two parts and a bit, so that parts are put together again.
+    let long: Vec<u8> = (0..2 * PART + 5).map(|n| (n % 251) as u8).collect();
+    let body = [&b"a body"[..], b"", &long].map(|bytes| notebook.blobs().put(bytes).unwrap());
     let key = notebook.blobs().subjects().key_of("ann").unwrap();
     let sealed = notebook.blobs().put_for(&key, b"secret words").unwrap();
     let mut named = event("s/bodies", "bodies", 0);
@@ -59,11 +61,26 @@ fn out_and_in_again_is_the_same_log() {
     assert!(matches!(refused, CheckpointError::Key { .. }), "{refused}");
     notebook.close().unwrap();
     let report = verify(&to).unwrap();
-    // The subject's key never leaves, and that is told.
-    let told: Vec<_> = report.damage.iter().map(|damage| damage.where_.as_str()).collect();
-    assert_eq!((told, report.blobs), (vec!["keys/subjects"], 2));
+    // The subject's key never leaves, which is no damage here, but told.
+    assert_eq!((&report.damage, report.blobs, report.elsewhere), (&vec![], 4, 1));
+    fs::remove_file(Blobs::open(&to).path(&Digest::of(b"a body"))).unwrap();
+    assert!(!verify(&to).unwrap().good(), "a body that came with it must be there");
     let again = dir.path().join("to");
     assert!(matches!(import(lines.as_slice(), &again), Err(InterchangeError::Exists { .. })));
+}
+
+#[test]
+fn without_bodies_they_are_elsewhere() {
+    let (dir, _, _) = round(vec![json!({ "n": 1 })]);
+    let mut lines = Vec::new();
+    Reader::open(&dir.path().join("from")).unwrap().export(&mut lines, false).unwrap();
+    let bare = dir.path().join("bare");
+    import(lines.as_slice(), &bare).unwrap();
+    let report = verify(&bare).unwrap();
+    assert_eq!((&report.damage, report.blobs, report.elsewhere), (&vec![], 4, 4));
+    let endless = [lines.as_slice(), &vec![b' '; LINE_MAX as usize]].concat();
+    let refused = import(endless.as_slice(), &dir.path().join("endless")).unwrap_err();
+    assert!(refused.to_string().contains("longer than"), "{refused}");
 }
 
 #[test]
@@ -92,7 +109,14 @@ fn a_changed_line_is_named_and_nothing_is_left_behind() {
     assert_eq!(fails(own(&all[..all.len() - 1])), all.len() as u64 - 1);
     assert_eq!(fails(vec![String::new()]), 1);
     let body = all.iter().position(|line| line.starts_with("{\"body\"")).unwrap();
-    assert_eq!(fails(with(body, "\"base64\":\"", "\"base64\":\"AAAA")), body as u64 + 1);
+    // That the bytes are others shows when the next line is no part of the body.
+    assert_eq!(fails(with(body, "\"base64\":\"", "\"base64\":\"AAAA")), body as u64 + 2);
+    assert_eq!(fails(with(body, "\"at\":0", "\"at\":1")), body as u64 + 1);
+    let part = all
+        .iter()
+        .rposition(|line| line.starts_with("{\"body\"") && !line.contains("\"at\":0"))
+        .unwrap();
+    assert_eq!(fails(own(&[&all[..part - 1], &all[part..]].concat())), part as u64);
     let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
 }

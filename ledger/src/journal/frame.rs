@@ -19,6 +19,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) salt: u32,
     /// Number of the first event.
     pub(crate) first: u64,
+    /// Version of the format. One that is newer than ours may be read, not written to.
+    pub(crate) format: u32,
 }
 
 /// Says why a segment's header cannot be used.
@@ -29,6 +31,11 @@ pub(crate) enum HeaderError {
 }
 
 impl SegmentHeader {
+    /// Makes the header of a segment that is written here.
+    pub(crate) fn new(salt: u32, first: u64) -> Self {
+        Self { salt, first, format: SEGMENT_FORMAT }
+    }
+
     /// Encodes the header.
     pub(crate) fn encode(self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER);
@@ -51,14 +58,14 @@ impl SegmentHeader {
             return Err(HeaderError::Damaged("the header's checksum is wrong"));
         }
         match (le32(bytes, 8), le32(bytes, 12), le64(bytes, 16)) {
-            (Some(SEGMENT_FORMAT), Some(salt), Some(first)) => Ok(Self { salt, first }),
+            (Some(SEGMENT_FORMAT), Some(salt), Some(first)) => Ok(Self::new(salt, first)),
             // A newer format that says that readers of ours can read it.
             (Some(format), Some(salt), Some(first))
                 if format > SEGMENT_FORMAT
                     && le32(bytes, 24)
                         .is_some_and(|oldest| (1..=SEGMENT_FORMAT).contains(&oldest)) =>
             {
-                Ok(Self { salt, first })
+                Ok(Self { salt, first, format })
             }
             (Some(format), ..) if format > SEGMENT_FORMAT => Err(HeaderError::Newer(format)),
             _ => Err(HeaderError::Damaged("the header names no known format")),

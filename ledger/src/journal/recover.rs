@@ -6,10 +6,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::frame::SEGMENT_FORMAT;
 use super::write::write_zeros;
 use super::{Cursor, Journal, Segment, Step, Tail, segments};
 use crate::device::Device;
-use crate::durable::{create_dir, write_file};
+use crate::durable::{create_dir, write_file_on};
 use crate::reader::ReadError;
 
 /// A tail that was dropped at open. No event in it had been acknowledged.
@@ -74,6 +75,13 @@ fn open_last(
     let failed = |source: io::Error| ReadError::Io { path: last.path.clone(), source };
     let dir = last.path.parent().unwrap_or(Path::new("."));
     let mut cursor = Cursor::open(&last.path, last.first)?;
+    let found = cursor.header().format;
+    if found > SEGMENT_FORMAT {
+        let path = last.path.clone();
+        return Err(ReadError::Newer { path, found, known: SEGMENT_FORMAT });
+    }
+    // Whoever named this segment may have ended before its name was durable.
+    device.sync_dir(dir).map_err(failed)?;
     let mut end = cursor.place();
     // Places of the batches of the newest group, so that they can be written again below.
     let mut newest_group = (end.offset, end.seq);
@@ -101,7 +109,7 @@ fn open_last(
     let file = OpenOptions::new().read(true).write(true).open(&last.path).map_err(failed)?;
     let dropped = match cursor.tail()? {
         Tail::Clean => None,
-        _ => Some(quarantine(dir, &cursor)?),
+        _ => Some(quarantine(dir, &cursor, device.as_ref())?),
     };
     let size = file.metadata().map_err(failed)?.len().max(end.offset).max(segment_bytes);
     if newest_group.0 < end.offset {
@@ -140,7 +148,7 @@ fn rewrite(device: &dyn Device, file: &fs::File, from: u64, to: u64) -> io::Resu
 }
 
 /// Copies everything behind the cursor's place into `quarantine/`.
-fn quarantine(dir: &Path, cursor: &Cursor) -> Result<Dropped, ReadError> {
+fn quarantine(dir: &Path, cursor: &Cursor, device: &dyn Device) -> Result<Dropped, ReadError> {
     let mut bytes = cursor.remainder()?;
     let length = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     bytes.truncate(length);
@@ -153,7 +161,7 @@ fn quarantine(dir: &Path, cursor: &Cursor) -> Result<Dropped, ReadError> {
         path = folder.join(format!("{seq:020}-{n}.bin"));
     }
     create_dir(&folder)
-        .and_then(|()| write_file(&path, &bytes, 0o600))
+        .and_then(|()| write_file_on(device, &path, &bytes, 0o600))
         .map_err(|source| ReadError::Io { path: path.clone(), source })?;
     Ok(Dropped { seq, bytes: length as u64, quarantined: path })
 }

@@ -79,7 +79,7 @@ fn offsets(dir: &Path) -> Vec<usize> {
 
 #[test]
 fn the_bytes_of_a_segment_are_as_documented() {
-    let header = SegmentHeader { salt: 0x0403_0201, first: 7 }.encode();
+    let header = SegmentHeader::new(0x0403_0201, 7).encode();
     let expected = [
         b"LEDGERJ\n".as_slice(),
         &[1, 0, 0, 0],

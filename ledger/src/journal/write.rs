@@ -67,10 +67,6 @@ impl Journal {
         self.next
     }
 
-    pub(crate) fn file(&self) -> &File {
-        &self.file
-    }
-
     /// Makes a new segment. Under its final name it always has its header and its zeros.
     pub(super) fn begin(
         dir: &Path,
@@ -90,7 +86,7 @@ impl Journal {
     ) -> io::Result<Self> {
         let mut salt = [0_u8; 4];
         getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
-        let header = SegmentHeader { salt: u32::from_le_bytes(salt), first };
+        let header = SegmentHeader::new(u32::from_le_bytes(salt), first);
         let Spare { file, path, size } = spare;
         let dir = path.parent().unwrap_or(Path::new(".")).to_owned();
         device.write(&file, &header.encode(), 0)?;
@@ -184,7 +180,7 @@ pub(crate) fn segment_bytes<'a>(
 ) -> io::Result<(String, Vec<u8>)> {
     let mut salt = [0_u8; 4];
     getrandom::fill(&mut salt).map_err(|error| io::Error::other(error.to_string()))?;
-    let header = SegmentHeader { salt: u32::from_le_bytes(salt), first };
+    let header = SegmentHeader::new(u32::from_le_bytes(salt), first);
     let mut group = Vec::new();
     frames.for_each(|(mark, event)| push_frame(&mut group, mark, event));
     seal(header.salt, &mut group);

@@ -1,18 +1,17 @@
 //! Recovery: bringing the journal and the copies behind it together.
 
-use std::fs;
+use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::{Dropped, OpenError};
 use crate::applier::{Applier, ApplyError, Copies};
-use crate::checkpoint;
 use crate::clock::Clock;
-use crate::durable::{create_dir, sync_dir};
+use crate::durable::create_dir;
 use crate::ids::{IdFile, IdTable};
 use crate::journal::recover;
-use crate::layout::{Layout, Lock};
+use crate::layout::{Layout, Lock, set_aside};
 use crate::merkle::Frontier;
 use crate::reader::{Reader, Shared};
 use crate::store::{Store, Watermark};
@@ -62,11 +61,9 @@ pub(super) fn open(
 ) -> Result<(Writer, OpenReport), OpenError> {
     let found = find_store(layout);
     let known = found.as_ref().map_or(0, |(_, _, applied)| *applied);
-    // A checkpoint is signed after the events that it covers were durable.
-    let signed = checkpoint::latest(layout).map_or(0, |(size, _)| size);
+    let floor = known.max(layout.known_events());
     let device = Arc::clone(&options.device);
-    let (journal, dropped) =
-        recover(&layout.journal(), options.segment_bytes, known.max(signed), device)?;
+    let (journal, dropped) = recover(&layout.journal(), options.segment_bytes, floor, device)?;
     let mut recovery = Recovery {
         layout,
         options: &options,
@@ -84,12 +81,15 @@ pub(super) fn open(
     let frames = reader.frames(copies.applied());
     let applier = Applier::start(copies, frames, Arc::clone(&shared))
         .map_err(|source| OpenError::Io { path: layout.dir().to_owned(), source })?;
+    let io = |source| OpenError::Io { path: layout.journal(), source };
+    let place = File::open(layout.journal()).map_err(io)?;
     let writer = Writer {
         clock,
         options,
         shared,
         applier,
         reader,
+        place,
         state: Mutex::new(State::new(journal, store, table, lock)),
         turned: Condvar::new(),
     };
@@ -146,7 +146,8 @@ impl Recovery<'_> {
         let tree = self.layout.tree();
         let io = |source| OpenError::Io { path: tree.clone(), source };
         create_dir(&tree).map_err(io)?;
-        let mut tiles = Tiles::open(&tree).map_err(io)?;
+        let device = || Arc::clone(&self.options.copies);
+        let mut tiles = Tiles::open(&tree).map_err(io)?.on(device());
         let flush_events = self.options.flush_events;
         if let Some(mark) = mark {
             let add = |seq, hash| self.table.add(hash, seq);
@@ -156,7 +157,7 @@ impl Recovery<'_> {
             let frontier = frontier.filter(|frontier| frontier.root() == mark.root);
             if let (Some(ids), Some(frontier)) = (ids, frontier) {
                 tiles.truncate(mark.size).map_err(io)?;
-                let flushed = mark.size;
+                let (flushed, ids) = (mark.size, ids.on(device()));
                 return Ok(Copies { store, tiles, ids, frontier, flushed, flush_events });
             }
             let why = "the tree or the request ids do not fit the store's watermark".to_owned();
@@ -166,7 +167,7 @@ impl Recovery<'_> {
         tiles.truncate(0).map_err(io)?;
         let ids = IdFile::open(&self.layout.ids(), 0, |_, _| ()).map_err(io)?;
         let ids = ids.ok_or_else(|| io(io::Error::other("request ids cannot be written")))?;
-        let frontier = Frontier::default();
+        let (frontier, ids) = (Frontier::default(), ids.on(device()));
         Ok(Copies { store, tiles, ids, frontier, flushed: 0, flush_events })
     }
 
@@ -201,24 +202,6 @@ impl Recovery<'_> {
         }
         Ok(())
     }
-}
-
-/// Moves a store out of the way.
-fn set_aside(path: &Path) -> io::Result<Option<PathBuf>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let mut n = 0_u32;
-    let mut aside = path.with_extension(format!("set-aside-{n}"));
-    while aside.exists() {
-        n += 1;
-        aside = path.with_extension(format!("set-aside-{n}"));
-    }
-    fs::rename(path, &aside)?;
-    if let Some(parent) = path.parent() {
-        sync_dir(parent)?;
-    }
-    Ok(Some(aside))
 }
 
 /// Checks that journal and store hold the same event where the store was last flushed. Both have

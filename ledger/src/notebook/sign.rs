@@ -1,13 +1,18 @@
 //! Signing: checkpoints, and the keys that sign them.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::{Notebook, RECORD};
+use super::{AppendError, Expected, Notebook, RECORD};
 use crate::catalogue::{CheckpointSent, CheckpointSigned, KeyRotated};
 use crate::checkpoint::{self, CheckpointError, SignedCheckpoint};
 use crate::durable::{create_dir, write_file_on};
 use crate::event::NewEvent;
-use crate::keys::{self, KeyHistory};
+use crate::keys::{self, Key, KeyHistory};
+use crate::reader::Head;
+
+/// How long a rotation in another process may take to put its key in place.
+const ROTATION: Duration = Duration::from_secs(2);
 
 impl Notebook {
     /// Signs the present head, records that, and keeps the note in `checkpoints/latest`.
@@ -15,21 +20,52 @@ impl Notebook {
     /// # Errors
     /// When the key cannot be used or the event cannot be appended.
     pub fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointError> {
-        let head = self.acknowledged().map_err(Box::new)?;
-        let signed = checkpoint::sign(&self.inner.layout, head)?;
+        let (head, key) = self.head_and_key()?;
+        let signed = checkpoint::sign(&key, head)?;
         let facts =
             CheckpointSigned { size: signed.size, root: signed.root, note: signed.note.clone() };
         let id = format!("checkpoint/{}", signed.size);
         let event = NewEvent::new("ledger", id, RECORD, &facts)
             .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
         self.append_one(event).map_err(Box::new)?;
-        let device = self.inner.device.as_ref();
-        let path = self.inner.layout.latest_checkpoint();
-        create_dir(&self.inner.layout.checkpoints())
-            .and_then(|()| write_file_on(device, &path, signed.note.as_bytes(), 0o644))
-            .map_err(|source| CheckpointError::Io { path, source })?;
+        self.keep(&signed)?;
         self.flush();
         Ok(signed)
+    }
+
+    /// Returns the head and the key that is valid there. A rotation in another process may come
+    /// in between, or have named the next key a moment before its file is in place; one that was
+    /// cut short there is ended here.
+    fn head_and_key(&self) -> Result<(Head, Key), CheckpointError> {
+        let until = Instant::now() + ROTATION;
+        loop {
+            let head = self.acknowledged().map_err(Box::new)?;
+            let key = checkpoint::own_key(&self.inner.layout)?;
+            let known = self.keys()?;
+            if known.at(head.size).is_none_or(|valid| valid == key.verifier()) {
+                return Ok((head, key));
+            }
+            keys::settle(&self.inner.layout, known.newest())?;
+            if Instant::now() >= until {
+                let what = "the log names a newer key: the rotation to it did not end here";
+                return Err(CheckpointError::Key { path: key.path, what: what.to_owned() });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Puts a note into `checkpoints/latest`, unless a newer one is there.
+    fn keep(&self, signed: &SignedCheckpoint) -> Result<(), CheckpointError> {
+        let layout = &self.inner.layout;
+        let path = layout.latest_checkpoint();
+        if checkpoint::own_latest(layout).is_some_and(|newest| newest.size > signed.size) {
+            return Ok(());
+        }
+        create_dir(&layout.checkpoints())
+            .and_then(|()| {
+                write_file_on(self.inner.device.as_ref(), &path, signed.note.as_bytes(), 0o644)
+            })
+            .map_err(|source| CheckpointError::Io { path, source })
     }
 
     /// Returns the keys that signed this log, as its events tell.
@@ -44,27 +80,40 @@ impl Notebook {
     /// Returns the new verifier key.
     ///
     /// # Errors
-    /// When a key cannot be read or written, or the event cannot be appended.
+    /// When a key cannot be read or written, or the event cannot be appended: also where another
+    /// rotation was faster.
     pub fn rotate_key(&self) -> Result<String, CheckpointError> {
         let layout = &self.inner.layout;
-        let present = checkpoint::own_key(layout)?;
-        keys::settle(layout, self.keys()?.newest())?;
-        let next = keys::make_next_key(layout, &present)?;
-        let head = self.acknowledged().map_err(Box::new)?;
+        // Taken first: whatever else comes to this stream meanwhile, another rotation above all,
+        // makes this one fail.
+        let stream = "ledger".to_owned();
+        let version = self.version(&stream).map_err(Box::new)?;
+        let (head, present) = self.head_and_key()?;
+        let next = keys::make_next_key(layout, &present, self.inner.device.as_ref())?;
         let signed = checkpoint::sign_rotation(head, &present, &next)?;
         let facts = KeyRotated {
             verifier_key: next.verifier(),
             previous: present.verifier(),
             size: signed.size,
             root: signed.root,
-            note: signed.note,
+            note: signed.note.clone(),
         };
         let id = format!("rotation/{}", facts.verifier_key);
         let event = NewEvent::new("ledger", id, RECORD, &facts)
             .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
-        self.append_one(event).map_err(Box::new)?;
-        keys::take_next_key(layout)?;
-        Ok(facts.verifier_key)
+        match self.append(&[Expected { stream, version }], vec![event]) {
+            Ok(_) => {}
+            // The event may stand in the log all the same: opening decides.
+            Err(error @ AppendError::Poisoned { .. }) => return Err(Box::new(error).into()),
+            Err(error) => {
+                keys::drop_key(&next.path)?;
+                return Err(Box::new(error).into());
+            }
+        }
+        keys::take_key(layout, &next, self.inner.device.as_ref())?;
+        // Signed by both keys: the new one vouches for what the old one covered.
+        self.keep(&signed)?;
+        Ok(next.verifier())
     }
 
     /// Puts a checkpoint into a folder that others keep, and records that.
@@ -76,10 +125,8 @@ impl Notebook {
         signed: &SignedCheckpoint,
         dir: &Path,
     ) -> Result<PathBuf, CheckpointError> {
-        let tiles = self.reader().tiles().ok();
-        let extends = |size, root| {
-            size == 0 || tiles.is_some_and(|tiles| tiles.root_at(size).ok() == Some(root))
-        };
+        let reader = self.reader();
+        let extends = |size, root| Ok(size == 0 || reader.root_at(size)? == Some(root));
         let file = checkpoint::send_to_dir(dir, signed, extends)?;
         self.note_sent(signed, &dir.display().to_string())?;
         Ok(file)

@@ -126,6 +126,7 @@ fn a_creation_cut_short_can_be_repeated() {
     );
     fs::remove_dir_all(dir.path().join("journal")).unwrap();
     fs::remove_dir_all(dir.path().join("store")).unwrap();
+    fs::remove_dir_all(dir.path().join("tree")).unwrap();
     assert!(matches!(open(dir.path()), Err(OpenError::NotANotebook { .. })));
     let notebook = create(dir.path());
     assert_eq!(fs::read(dir.path().join("keys/signer.key")).unwrap(), key);
@@ -545,6 +546,7 @@ fn a_checkpoint_keeps_its_events_from_being_cut() {
     notebook.checkpoint().unwrap();
     notebook.close().unwrap();
     fs::remove_dir_all(dir.path().join("store")).unwrap();
+    fs::remove_dir_all(dir.path().join("tree")).unwrap();
     let segment = dir.path().join("journal/00000000000000000000.seg");
     let bytes = fs::read(&segment).unwrap();
     let place = |text: &str| {

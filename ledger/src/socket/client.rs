@@ -1,13 +1,13 @@
 //! The side of a process that writes through the holder.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connect;
-use super::wire::{Answer, At, Request, VERSION, receive, send};
+use super::wire::{Answer, At, Request, VERSION, encode, receive, send};
 use crate::clock::Clock;
 use crate::event::NewEvent;
 use crate::layout::Layout;
@@ -126,12 +126,16 @@ impl Client {
         own: impl Fn(&Notebook) -> Result<T, AppendError>,
         read: impl Fn(Answer) -> Option<T>,
     ) -> Result<T, AppendError> {
+        // What has no form on the wire will not have one at the next try either.
+        let message = encode(request).map_err(|error| AppendError::Store {
+            reason: format!("it cannot be handed to the process that holds the notebook: {error}"),
+        })?;
         let mut hand = self.hand.lock().unwrap_or_else(PoisonError::into_inner);
         let until = Instant::now() + PATIENCE;
         loop {
             match &mut *hand {
                 Hand::Own(notebook) => return own(notebook),
-                Hand::Holder(stream) => match ask(stream, request) {
+                Hand::Holder(stream) => match ask(stream, &message) {
                     Asked::Answer(Answer::Refused(refusal)) => return Err(refusal.into()),
                     Asked::Answer(answer) => {
                         let odd = "the holder answered something else than was asked".to_owned();
@@ -164,8 +168,8 @@ fn greet(socket: &Path) -> io::Result<UnixStream> {
     }
 }
 
-fn ask(stream: &mut UnixStream, request: &Request) -> Asked {
-    let asked = send(stream, request).and_then(|()| receive(stream));
+fn ask(stream: &mut UnixStream, message: &[u8]) -> Asked {
+    let asked = stream.write_all(message).and_then(|()| receive(stream));
     match asked {
         Ok(Answer::Refused(super::wire::Refusal::Closed)) | Err(_) => Asked::Gone,
         Ok(answer) => Asked::Answer(answer),

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::wire::{Answer, Request, VERSION, receive, send};
 use super::{connect, listen};
@@ -85,7 +86,11 @@ fn accept(listener: &UnixListener, desk: &Arc<Desk>) {
         if desk.ended.load(Ordering::Acquire) {
             return;
         }
-        let Ok(client) = client else { continue };
+        let Ok(client) = client else {
+            // Too many open files, perhaps: asking again at once would only keep a core busy.
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
         let Ok(kept) = client.try_clone() else { continue };
         {
             let mut clients = desk.clients();

@@ -56,6 +56,7 @@ pub(super) enum Refusal {
     Conflict { stream: String, expected: Option<u64>, actual: Option<u64> },
     IdReused { id: String, seq: u64 },
     TooLarge { id: String, bytes: usize, max: usize },
+    TooDeep { id: String, max: usize },
     Name { what: String, bytes: usize, max: usize },
     DiskLow { free: u64, needed: u64 },
     Poisoned { reason: String },
@@ -71,6 +72,7 @@ impl From<AppendError> for Refusal {
             }
             AppendError::IdReused { id, seq } => Self::IdReused { id, seq },
             AppendError::TooLarge { id, bytes, max } => Self::TooLarge { id, bytes, max },
+            AppendError::TooDeep { id, max } => Self::TooDeep { id, max },
             AppendError::Name { what, bytes, max } => {
                 Self::Name { what: what.to_owned(), bytes, max }
             }
@@ -91,6 +93,7 @@ impl From<Refusal> for AppendError {
             }
             Refusal::IdReused { id, seq } => Self::IdReused { id, seq },
             Refusal::TooLarge { id, bytes, max } => Self::TooLarge { id, bytes, max },
+            Refusal::TooDeep { id, max } => Self::TooDeep { id, max },
             Refusal::Name { what, bytes, max } => {
                 let known = ["id", "stream", "kind"].into_iter().find(|name| *name == what);
                 Self::Name { what: known.unwrap_or("name"), bytes, max }

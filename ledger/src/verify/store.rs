@@ -87,7 +87,7 @@ fn compare_heads(
         return Ok(());
     }
     for (stream, head) in &scan.streams {
-        if store.stream(stream)? != Some(*head) {
+        if store.stream(stream)?.map(|(_, head)| head) != Some(*head) {
             report.wrong(None, where_, format!("the head of stream {stream} is another"));
         }
     }
@@ -111,6 +111,18 @@ fn compare_tree(layout: &Layout, scan: &Scan, mark: Watermark, report: &mut Veri
     if tiles.root_at(mark.size).ok() != Some(mark.root) {
         let what = format!("it does not come to the root over {} events; {rebuilt}", mark.size);
         report.wrong(None, &where_, what);
+    }
+    if tiles.size() > scan.end() {
+        let what = format!("it has {} events, the journal ends before", tiles.size());
+        report.wrong(Some(scan.end()), &where_, what);
+    }
+    match tiles.wrong_hash() {
+        Ok(None) => {}
+        Ok(Some((path, n))) => {
+            let what = format!("hash {n} is not that over its tile: `ledger repair` rebuilds it");
+            report.wrong(None, path.display().to_string(), what);
+        }
+        Err(error) => report.wrong(None, &where_, format!("{error}; {rebuilt}")),
     }
     let held = tiles.size().min(scan.end());
     let outcome = tiles.visit_leaves(held, |seq, leaf| {

@@ -214,24 +214,61 @@ fn rotations_and_outside_checkpoints() {
 fn a_rotation_that_was_cut_short_is_ended_at_the_next_open() {
     let dir = sample();
     let open = || Notebook::open(dir.path(), Arc::new(FixedClock::default())).unwrap();
-    let next = dir.path().join("keys/signer.key.next");
     let signer = dir.path().join("keys/signer.key");
     let layout = Layout::new(dir.path());
     let old = crate::keys::Key::read(&signer).unwrap();
-    crate::keys::make_next_key(&layout, &old).unwrap();
-    // No event names the next key: it goes.
+    let idle = crate::keys::make_next_key(&layout, &old, &crate::device::Disk).unwrap();
+    // No event names the next key: somebody else may be about to.
     let notebook = open();
-    assert!(!next.exists());
+    assert!(idle.path.exists() && fs::read(&signer).unwrap() != fs::read(&idle.path).unwrap());
     // Its event is durable, its place was not taken.
     let before = fs::read(&signer).unwrap();
     notebook.rotate_key().unwrap();
+    let next = layout.next_key("1");
     fs::rename(&signer, &next).unwrap();
     fs::write(&signer, before).unwrap();
+    // Nothing is signed by a key that the log has replaced.
+    let aside = dir.path().join("aside");
+    fs::rename(&next, &aside).unwrap();
+    let refused = notebook.checkpoint().unwrap_err();
+    assert!(refused.to_string().contains("names a newer key"), "{refused}");
+    fs::rename(&aside, &next).unwrap();
     drop(notebook);
     let notebook = open();
+    assert!(!next.exists());
     notebook.checkpoint().unwrap();
     notebook.close().unwrap();
     assert!(verify(dir.path()).unwrap().good());
+}
+
+/// Many rotate and sign at once, in two processes as it were: every signature is by the key that
+/// was valid, and the last key signs.
+#[test]
+fn rotations_and_checkpoints_side_by_side() {
+    let dir = sample();
+    let clock = || Arc::new(FixedClock::default());
+    let holder = Notebook::open(dir.path(), clock()).unwrap();
+    let attached = Notebook::attach(dir.path(), clock()).unwrap();
+    assert!(attached.is_attached());
+    let rotated = std::thread::scope(|scope| {
+        let rotate =
+            |notebook: Notebook| move || (0..8).filter(|_| notebook.rotate_key().is_ok()).count();
+        let sign =
+            |notebook: Notebook| move || (0..12).filter(|_| notebook.checkpoint().is_err()).count();
+        let (a, b) = (scope.spawn(rotate(holder.clone())), scope.spawn(rotate(attached.clone())));
+        let (c, d) = (scope.spawn(sign(holder.clone())), scope.spawn(sign(attached)));
+        let failed = c.join().unwrap() + d.join().unwrap();
+        assert_eq!(failed, 0);
+        a.join().unwrap() + b.join().unwrap()
+    });
+    assert!(rotated > 0);
+    assert_eq!(holder.keys().unwrap().keys().len(), rotated + 1);
+    holder.checkpoint().unwrap();
+    let layout = Layout::new(dir.path());
+    assert_eq!(crate::keys::next_keys(&layout), Vec::<std::path::PathBuf>::new());
+    holder.close().unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert!(report.good(), "{:?}", report.damage);
 }
 
 /// A folder that keeps checkpoints takes only what extends them.

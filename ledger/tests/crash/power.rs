@@ -5,13 +5,12 @@
 //! by then is lost. Needs root, loop devices and ext4; where they are missing it says so.
 
 use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::times;
 use super::writer::{Writer, check_all};
+use super::{skipped, times};
 
 /// Bytes of an image.
 const IMAGE: u64 = 256 * 1024 * 1024;
@@ -87,10 +86,7 @@ fn nothing_acknowledged_is_lost_by_a_power_cut() {
     match usable {
         Ok(mounted) => drop(mounted),
         Err(why) => {
-            // Past the harness, which keeps what passing tests print to itself.
-            let mut aloud = std::io::stderr();
-            let _ = writeln!(aloud, "SKIPPED: power cuts need root, loop devices and ext4: {why}");
-            return;
+            return skipped("power cuts need root, loop devices and ext4", &why);
         }
     }
     let cuts = times("LEDGER_POWER_CUTS", 4);
