@@ -219,22 +219,26 @@ fn tell_recovery(talk: Talk, notebook: &Notebook) {
         ));
     }
     if let Some(rebuilt) = &opened.rebuilt {
-        talk.say(format!("the store was rebuilt from the journal: {}", rebuilt.why));
+        let aside = rebuilt.set_aside.as_ref();
+        let aside = aside.map(|path| format!("; the old one is kept in {}", path.display()));
+        let aside = aside.unwrap_or_default();
+        talk.say(format!("the store was rebuilt from the journal: {}{aside}", rebuilt.why));
+    }
+    if opened.reapplied > 0 {
+        let count = opened.reapplied;
+        talk.say(format!("{count} events that the store had not made durable were applied again"));
+    }
+    if let Some(why) = &opened.unreachable {
+        talk.say(format!("other processes cannot write through this one: {why}"));
     }
 }
 
 /// Runs the command line and returns the process's exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => {
-            let _ = error.print();
-            return if error.use_stderr() {
-                ExitCode::from(Kind::Usage as u8)
-            } else {
-                ExitCode::SUCCESS
-            };
-        }
+        Err(error) => return misused(&error, arguments.iter().any(|word| word == "--json")),
     };
     if let Some(threads) = cli.globals.threads {
         models::kernels::set_threads(threads.max(1));
@@ -247,6 +251,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::from(error.kind() as u8)
         }
     }
+}
+
+/// Says what is wrong with the command line, or gives the help that was asked for.
+fn misused(error: &clap::Error, json: bool) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if json {
+        let text = error.to_string();
+        let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        tell(true, &AppError::said(Kind::Usage, message));
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(Kind::Usage as u8)
 }
 
 fn finish(json: bool, output: Output) -> ExitCode {

@@ -223,9 +223,8 @@ impl AppError {
             Self::Search(_) => Kind::Usage,
             Self::Verify(ledger::VerifyError::Read(source)) => read_kind(source),
             Self::Verify(_) => Kind::Storage,
-            Self::Checkpoint(ledger::CheckpointError::Key { .. }) => Kind::NotFound,
-            Self::Checkpoint(ledger::CheckpointError::Forked { .. }) => Kind::Diverged,
-            Self::Manifest(_) | Self::Facts(_) | Self::Checkpoint(_) => Kind::Damaged,
+            Self::Checkpoint(error) => checkpoint_kind(error),
+            Self::Manifest(_) | Self::Facts(_) => Kind::Damaged,
             Self::Proof(error) | Self::Export(ledger::ExportError::Proof(error)) => {
                 proof_kind(error)
             }
@@ -233,8 +232,8 @@ impl AppError {
             Self::Export(_) => Kind::Storage,
             Self::Repair(error) => repair_kind(error),
             Self::Interchange(error) => interchange_kind(error),
-            Self::Forget(ledger::ForgetError::Unknown { .. }) => Kind::NotFound,
-            Self::Forget(_) | Self::Gc(_) => Kind::Storage,
+            Self::Forget(error) => forget_kind(error),
+            Self::Gc(error) => gc_kind(error),
             Self::Fold(_) | Self::Json(_) => Kind::Internal,
         }
     }
@@ -325,7 +324,9 @@ fn interchange_kind(error: &ledger::InterchangeError) -> Kind {
 fn repair_kind(error: &ledger::RepairError) -> Kind {
     match error {
         ledger::RepairError::Locked { .. } => Kind::Busy,
-        ledger::RepairError::NoCopy { .. } => Kind::Damaged,
+        ledger::RepairError::NoCopy { .. } | ledger::RepairError::Contradiction { .. } => {
+            Kind::Damaged
+        }
         ledger::RepairError::Read(source) => read_kind(source),
         ledger::RepairError::Open(source) => open_kind(source),
         _ => Kind::Storage,
@@ -345,6 +346,78 @@ fn blob_kind(error: &ledger::BlobError) -> Kind {
     match error {
         ledger::BlobError::Damaged { .. } | ledger::BlobError::Missing { .. } => Kind::Damaged,
         ledger::BlobError::Erased { .. } => Kind::Erased,
+        ledger::BlobError::Subject(source) => subject_kind(source),
         _ => Kind::Storage,
+    }
+}
+
+fn subject_kind(error: &ledger::SubjectError) -> Kind {
+    match error {
+        ledger::SubjectError::NoName => Kind::Usage,
+        ledger::SubjectError::Io { .. } => Kind::Storage,
+        _ => Kind::Damaged,
+    }
+}
+
+fn forget_kind(error: &ledger::ForgetError) -> Kind {
+    match error {
+        ledger::ForgetError::Unknown { .. } => Kind::NotFound,
+        ledger::ForgetError::Read(source) => read_kind(source),
+        ledger::ForgetError::Facts(_) => Kind::Damaged,
+        ledger::ForgetError::Append(source) => append_kind(source),
+        ledger::ForgetError::Subject(source) => subject_kind(source),
+        _ => Kind::Storage,
+    }
+}
+
+fn gc_kind(error: &ledger::GcError) -> Kind {
+    match error {
+        ledger::GcError::Read(source) => read_kind(source),
+        ledger::GcError::Blob(source) => blob_kind(source),
+        ledger::GcError::Io { .. } => Kind::Storage,
+        _ => Kind::Damaged,
+    }
+}
+
+fn checkpoint_kind(error: &ledger::CheckpointError) -> Kind {
+    match error {
+        ledger::CheckpointError::Key { .. } => Kind::NotFound,
+        ledger::CheckpointError::Forked { .. } => Kind::Diverged,
+        ledger::CheckpointError::Append(source) => append_kind(source),
+        ledger::CheckpointError::Read(source) => read_kind(source),
+        ledger::CheckpointError::Io { .. } => Kind::Storage,
+        _ => Kind::Damaged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use ledger::{ForgetError, GcError, ReadError};
+
+    use super::*;
+
+    fn damaged() -> ReadError {
+        let path = PathBuf::from("journal/0.seg");
+        ReadError::Corrupt { path, offset: 9, seq: 3, what: "its checksum is wrong" }
+    }
+
+    #[test]
+    fn damage_is_damage_whatever_met_it() {
+        for error in [
+            AppError::Read(damaged()),
+            AppError::Gc(GcError::Read(damaged())),
+            AppError::Forget(ForgetError::Read(damaged())),
+            AppError::Checkpoint(ledger::CheckpointError::Read(damaged())),
+        ] {
+            assert_eq!(error.kind(), Kind::Damaged, "{error}");
+        }
+        let full = || AppendError::DiskLow { free: 1, needed: 2 };
+        assert_eq!(AppError::Forget(ForgetError::Append(full())).kind(), Kind::Storage);
+        let unsigned = ledger::CheckpointError::Append(Box::new(full()));
+        assert_eq!(AppError::Checkpoint(unsigned).kind(), Kind::Storage);
+        let nobody = ForgetError::Subject(ledger::SubjectError::NoName);
+        assert_eq!(AppError::Forget(nobody).kind(), Kind::Usage);
     }
 }

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
-use datasets::manifest::Stored as _;
+use datasets::Case;
+use datasets::manifest::Stored;
 use datasets::split::SplitManifest;
 use datasets::suite::SuiteManifest;
 use ledger::catalogue::{
-    PromotionMade, RunFinished, RunInputs, RunOutcome, RunStarted, SplitBuilt, SuiteBuilt,
+    PromotionMade, PromotionOverridden, RunFinished, RunInputs, RunOutcome, RunStarted, SplitBuilt,
+    SuiteBuilt,
 };
-use ledger::{Digest, Facts as _, Holdings};
+use ledger::{BodyRef, Digest, Envelope, Facts as _, Holdings};
 use serde::Serialize;
 
 use crate::error::AppError;
@@ -30,6 +32,8 @@ pub struct Downstream {
     pub adapters: Vec<String>,
     /// Aliases that were given to them.
     pub promotions: Vec<String>,
+    /// Datasets and suites whose manifests cannot be read, so that nobody knows what is in them.
+    pub unreadable: Vec<String>,
 }
 
 /// What forgetting did.
@@ -53,70 +57,121 @@ pub struct Forgotten {
 /// When the record has nothing of the subject, or a step fails; then ask again.
 pub fn forget(lab: &Lab<'_>, name: &str) -> Result<Forgotten, AppError> {
     let downstream = downstream(&lab.view(), &lab.notebook.reader().holdings(name)?)?;
+    // First, because nothing else has readable words: a forgetting that is cut short behind this
+    // leaves none.
+    drop_index(lab)?;
     let held = lab.notebook.forget(name, lab.actor)?;
-    let index = lab.notebook.dir().join("index");
-    match fs::remove_dir_all(&index) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(AppError::file(&index)(error));
-        }
-        _ => {}
-    }
+    // Again, because a search may have built it from what could still be read in between.
+    drop_index(lab)?;
     let Holdings { subjects, events, bodies, erased } = held;
     Ok(Forgotten { subjects, events, bodies, erased, downstream })
+}
+
+fn drop_index(lab: &Lab<'_>) -> Result<(), AppError> {
+    let index = lab.notebook.dir().join("index");
+    match fs::remove_dir_all(&index) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(AppError::file(index)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Finds what contains rows of a subject, and what came of that.
 ///
 /// # Errors
-/// When the record or a manifest cannot be read.
+/// When the record cannot be read. A manifest that cannot be read is listed and stops nothing:
+/// damage must not keep anybody from being forgotten.
 pub fn downstream(view: &View, held: &Holdings) -> Result<Downstream, AppError> {
-    let rows: BTreeSet<u64> = held.events.iter().copied().collect();
-    let mut found = Downstream::default();
-    let (mut datasets, mut adapters) = (BTreeSet::<Digest>::new(), BTreeSet::new());
+    let rows = held.events.iter().copied().collect();
+    let mut finder = Finder { view, rows, datasets: BTreeSet::new(), found: Downstream::default() };
     for event in view.events()? {
-        let event = event?;
+        finder.take(&event?)?;
+    }
+    finder.found.adapters.sort();
+    Ok(finder.found)
+}
+
+/// Finds what contains a subject. In the log, each thing stands before what is made of it.
+struct Finder<'a> {
+    view: &'a View,
+    /// Events of the subject.
+    rows: BTreeSet<u64>,
+    /// Identities of datasets with such rows.
+    datasets: BTreeSet<Digest>,
+    found: Downstream,
+}
+
+impl Finder<'_> {
+    fn take(&mut self, event: &Envelope) -> Result<(), AppError> {
         match event.kind.as_str() {
-            SplitBuilt::KIND => {
-                let facts: SplitBuilt = event.facts()?;
-                let manifest = SplitManifest::from_stored(&view.blobs().get(&facts.manifest)?)?;
-                if manifest.rows.iter().any(|row| rows.contains(&row.seq)) {
-                    datasets.insert(facts.dataset);
-                    found.datasets.push(facts.name);
-                }
-            }
-            SuiteBuilt::KIND => {
-                let facts: SuiteBuilt = event.facts()?;
-                let manifest = SuiteManifest::from_stored(&view.blobs().get(&facts.manifest)?)?;
-                let mut cases = manifest.cases.iter();
-                if cases.any(|case| rows.contains(&case.seq) || rows.contains(&case.gold_seq)) {
-                    found.suites.push(facts.name);
-                }
-            }
-            RunStarted::KIND => {
-                let facts: RunStarted = event.facts()?;
-                if matches!(&facts.inputs, RunInputs::Train { dataset, .. }
-                    if datasets.contains(dataset))
-                {
-                    found.runs.push(facts.run);
-                }
-            }
-            RunFinished::KIND => {
-                let facts: RunFinished = event.facts()?;
-                if let RunOutcome::Train { adapter, .. } = facts.outcome
-                    && found.runs.contains(&facts.run)
-                {
-                    adapters.insert(adapter.to_string());
-                }
-            }
-            PromotionMade::KIND => {
-                let facts: PromotionMade = event.facts()?;
-                if adapters.contains(&facts.deployment.adapter) {
-                    found.promotions.push(format!("{} as {}", facts.deployment_id, facts.alias));
-                }
+            SplitBuilt::KIND => self.dataset(event.facts()?),
+            SuiteBuilt::KIND => self.suite(event.facts()?),
+            RunStarted::KIND => self.run(event.facts()?),
+            RunFinished::KIND => self.adapter(event.facts()?),
+            PromotionMade::KIND => self.promotion(&event.facts()?, ""),
+            PromotionOverridden::KIND => {
+                let facts: PromotionOverridden = event.facts()?;
+                self.promotion(&facts.promotion, " (overridden)");
             }
             _ => {}
         }
+        Ok(())
     }
-    found.adapters = adapters.into_iter().collect();
-    Ok(found)
+
+    fn dataset(&mut self, facts: SplitBuilt) {
+        let Some(manifest) = self.manifest::<SplitManifest>(&facts.manifest) else {
+            return push(&mut self.found.unreadable, format!("dataset {}", facts.name));
+        };
+        if manifest.rows.iter().any(|row| self.rows.contains(&row.seq)) {
+            self.datasets.insert(facts.dataset);
+            push(&mut self.found.datasets, facts.name);
+        }
+    }
+
+    fn suite(&mut self, facts: SuiteBuilt) {
+        let Some(manifest) = self.manifest::<SuiteManifest>(&facts.manifest) else {
+            return push(&mut self.found.unreadable, format!("suite {}", facts.name));
+        };
+        let rows_of = |case: &Case| [Some(case.seq), Some(case.gold_seq), case.wider_seq];
+        let mut rows = manifest.cases.iter().flat_map(rows_of).flatten();
+        if rows.any(|seq| self.rows.contains(&seq)) {
+            push(&mut self.found.suites, facts.name);
+        }
+    }
+
+    fn manifest<M: Stored>(&self, body: &BodyRef) -> Option<M> {
+        M::from_stored(&self.view.blobs().get(body).ok()?).ok()
+    }
+
+    fn run(&mut self, facts: RunStarted) {
+        if matches!(&facts.inputs, RunInputs::Train { dataset, .. }
+            if self.datasets.contains(dataset))
+        {
+            push(&mut self.found.runs, facts.run);
+        }
+    }
+
+    fn adapter(&mut self, facts: RunFinished) {
+        if let RunOutcome::Train { adapter, .. } = facts.outcome
+            && self.found.runs.contains(&facts.run)
+        {
+            push(&mut self.found.adapters, adapter.to_string());
+        }
+    }
+
+    fn promotion(&mut self, facts: &PromotionMade, how: &str) {
+        if self.found.adapters.contains(&facts.deployment.adapter) {
+            let name = format!("{} as {}{how}", facts.deployment_id, facts.alias);
+            push(&mut self.found.promotions, name);
+        }
+    }
 }
+
+/// Adds a name once: what was built again under its name is told once.
+fn push(names: &mut Vec<String>, name: String) {
+    if !names.contains(&name) {
+        names.push(name);
+    }
+}
+
+#[cfg(test)]
+mod tests;

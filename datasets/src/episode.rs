@@ -189,12 +189,18 @@ impl Episode {
 
     /// Returns the names of tools called or offered, sorted, each once.
     pub fn tool_names(&self) -> Vec<String> {
-        let offered = self.tools.iter().map(|tool| tool.name.clone());
         let called = self.gold.calls().iter().map(|call| call.name.clone());
-        let mut names: Vec<String> = offered.chain(called).collect();
-        names.sort();
-        names.dedup();
-        names
+        sorted(self.offered().chain(called).collect())
+    }
+
+    /// Returns the names of tools offered, sorted, each once: of these, no word was said in the
+    /// conversation itself.
+    pub fn offered_names(&self) -> Vec<String> {
+        sorted(self.offered().collect())
+    }
+
+    fn offered(&self) -> impl Iterator<Item = String> + '_ {
+        self.tools.iter().map(|tool| tool.name.clone())
     }
 
     /// Returns whether the episode carries `flag`.
@@ -208,6 +214,13 @@ impl Episode {
             self.flags.insert(place, flag.to_owned());
         }
     }
+}
+
+/// Sorts names, each once.
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names.dedup();
+    names
 }
 
 /// Writes `value` as compact JSON with sorted keys and shortest numbers.

@@ -91,6 +91,8 @@ pub struct Row {
     pub location: Location,
     /// SHA-256 of its bytes.
     pub content: Digest,
+    /// It belongs to a subject or, where it cannot be read, may belong to one.
+    pub is_personal: bool,
     /// Its episodes, or why it is rejected.
     pub result: Result<Vec<Episode>, String>,
 }
@@ -116,6 +118,11 @@ impl Format {
             Self::LangfuseExport => "langfuse-export",
             Self::Episodes => "episodes",
         }
+    }
+
+    /// Says whether all of a file is somebody's conversation, whether or not it names anybody.
+    pub const fn is_conversation(self) -> bool {
+        matches!(self, Self::LangfuseExport)
     }
 
     /// Returns the keys that a row of this format has.

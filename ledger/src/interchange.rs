@@ -1,9 +1,9 @@
 //! The log as JSON lines, out and in again: same events, same bytes, same root.
 //!
 //! The first line is a header. Each further line is an event's envelope with `leaf`, the leaf hash
-//! of its stored bytes, or, where bodies were asked for, a part of a body; the parts of a body stand
-//! together, before the first event that names it. Bodies of subjects stay encrypted; keys never
-//! leave the notebook.
+//! of its stored bytes, or, where bodies were asked for, a part of a body; the parts of a body
+//! stand together, before the first event that names it. Bodies of subjects stay encrypted; keys
+//! never leave the notebook.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use datasets::ingest::{self, Format, SourceInfo};
 use datasets::{Episode, IngestError, Row};
-use ledger::catalogue::{DatasetImported, TraceIngested, TraceRejected, TraceRevised};
-use ledger::{BodyRef, Digest, NewEvent};
+use ledger::catalogue::{DatasetImported, Location, TraceIngested, TraceRejected, TraceRevised};
+use ledger::{BlobError, BodyRef, Digest, NewEvent, Subjects};
 use serde::Serialize;
 use serde_json::json;
 
@@ -62,10 +62,13 @@ pub struct ImportReport {
 pub struct Imported {
     /// What is known of the file as a whole.
     pub source: SourceInfo,
-    /// Rows in order.
+    /// Rows in order. Of a file that is somebody's, the contents of rejected rows are commitments.
     pub rows: Vec<Row>,
     /// Facts of the import.
     pub facts: DatasetImported,
+    /// Rows belong to subjects, or may belong to some: the log does not name the file, because its
+    /// name may be that of the person.
+    pub is_personal: bool,
 }
 
 /// Imports files and folders.
@@ -81,7 +84,7 @@ pub fn import(
     let files = files::found(paths)?;
     let bar = lab.talk.bar(files.len() as u64, "files");
     for path in files {
-        let imported = read_file(&path, format)?;
+        let imported = read_file(&path, format, lab.notebook.blobs().subjects())?;
         let file = append(lab, &path, &imported)?;
         report.rows += file.rows;
         report.accepted += file.accepted;
@@ -97,11 +100,15 @@ pub fn import(
 /// Reads a file without recording anything.
 ///
 /// # Errors
-/// When it cannot be read or is of no known format.
-pub fn read_file(path: &Path, format: Option<Format>) -> Result<Imported, AppError> {
+/// When it cannot be read or is of no known format, or the notebook's secret cannot be had.
+pub fn read_file(
+    path: &Path,
+    format: Option<Format>,
+    subjects: &Subjects,
+) -> Result<Imported, AppError> {
     // The name must not depend on how the path was written.
     let path = &std::path::absolute(path).map_err(AppError::file(path))?;
-    let source = SourceInfo::of_file(path)?;
+    let mut source = SourceInfo::of_file(path)?;
     let format = match format {
         Some(format) => format,
         None => ingest::detect(path, &files::head(path)?).ok_or_else(|| {
@@ -112,24 +119,87 @@ pub fn read_file(path: &Path, format: Option<Format>) -> Result<Imported, AppErr
             )
         })?,
     };
+    if format.is_conversation() {
+        source = source.of_conversation(path);
+    }
     let file = File::open(path).map_err(AppError::file(path))?;
-    let rows = ingest::read(BufReader::new(file), &source, format)
+    let mut rows = ingest::read(BufReader::new(file), &source, format)
         .collect::<Result<Vec<Row>, IngestError>>()?;
-    let digest = models::model::file_digest(path)?;
+    let mut digest = Digest::from_bytes(models::model::file_digest(path)?);
+    // Of a conversation without a readable answer nobody can say whose it is.
+    let nobodys = rows.is_empty() && format.is_conversation();
+    let is_personal = nobodys || rows.iter().any(|row| row.is_personal);
+    if is_personal || format.is_conversation() {
+        source = source.of_conversation(path);
+        digest = committed_file(digest, subjects)?;
+        for row in rows.iter_mut().filter(|row| row.result.is_err()) {
+            row.content = committed("row", row.content, subjects)?;
+        }
+    }
     let accepted = rows.iter().filter(|row| row.result.is_ok()).count() as u64;
     let facts = DatasetImported {
         source: source.name.clone(),
         format: format.to_string(),
-        file: Digest::from_bytes(digest),
+        file: digest,
         rows: rows.len() as u64,
         accepted,
         rejected: rows.len() as u64 - accepted,
     };
-    Ok(Imported { source, rows, facts })
+    Ok(Imported { source, rows, facts, is_personal })
 }
 
-/// Returns the facts of an ingested episode.
+/// Returns what the log says of a file that is somebody's in the place of its digest. Whoever has a
+/// copy of the file could find a plain digest again, also when the person is long forgotten.
+///
+/// # Errors
+/// When the notebook's secret cannot be read or made.
+pub fn committed_file(digest: Digest, subjects: &Subjects) -> Result<Digest, AppError> {
+    committed("file", digest, subjects)
+}
+
+fn committed(label: &str, digest: Digest, subjects: &Subjects) -> Result<Digest, AppError> {
+    Ok(subjects.commit_unowned(label, &[digest.as_bytes()]).map_err(BlobError::from)?)
+}
+
+impl Imported {
+    /// Returns the facts of an episode of the file.
+    pub fn trace_facts(
+        &self,
+        episode: &Episode,
+        identity: &Identity,
+        body: BodyRef,
+    ) -> TraceIngested {
+        let facts = trace_facts(episode, identity, body);
+        TraceIngested { location: self.location(&facts.location), ..facts }
+    }
+
+    /// Returns the facts of a rejected row.
+    pub fn rejected_facts(&self, row: &Row, reason: &str) -> TraceRejected {
+        TraceRejected {
+            source: self.source.name.clone(),
+            location: self.location(&row.location),
+            reason: reason.to_owned(),
+            content: row.content,
+        }
+    }
+
+    /// Says where a row stood, without the name of a file that may be somebody's.
+    fn location(&self, at: &Location) -> Location {
+        let file = if self.is_personal { &self.source.name } else { &at.file };
+        Location { file: file.clone(), row: at.row }
+    }
+}
+
+/// Returns the facts of an episode. Where it belongs to a subject, they hold nothing that was made
+/// of its words: facts stay when the subject is forgotten.
 pub fn trace_facts(episode: &Episode, identity: &Identity, body: BodyRef) -> TraceIngested {
+    let of_subject = identity.key.is_some();
+    let tools = if of_subject { episode.offered_names() } else { episode.tool_names() };
+    let offers = if tools.is_empty() { "chat" } else { "toolcall" };
+    let track = if of_subject { offers } else { episode.track.as_str() };
+    // How a gold was written tells what was answered.
+    let stays = |flag: &&String| !of_subject || !flag.starts_with("gold.");
+    let flags = episode.flags.iter().filter(stays).cloned().collect();
     TraceIngested {
         content: identity.content,
         source: episode.source.name.clone(),
@@ -138,15 +208,16 @@ pub fn trace_facts(episode: &Episode, identity: &Identity, body: BodyRef) -> Tra
         location: episode.source.location.clone(),
         body,
         licence: episode.licence.clone(),
-        track: episode.track.clone(),
-        tools: episode.tool_names(),
-        flags: episode.flags.clone(),
+        track: track.to_owned(),
+        tools,
+        flags,
     }
 }
 
 /// Appends what is new of a file.
 struct Appender<'a> {
     lab: &'a Lab<'a>,
+    imported: &'a Imported,
     /// What is known of each external id: its event, where it stands in the record, and content.
     known: BTreeMap<String, (Option<u64>, Digest)>,
     pending: Vec<Pending>,
@@ -172,15 +243,17 @@ fn append(lab: &Lab<'_>, path: &Path, imported: &Imported) -> Result<FileReport,
         ..FileReport::default()
     };
     let known = traces.contents(&facts.source);
-    let mut appender = Appender { lab, known, pending: Vec::new(), report };
+    let mut appender = Appender { lab, imported, known, pending: Vec::new(), report };
     for row in &imported.rows {
         appender.row(row)?;
     }
     appender.flush()?;
     let report = appender.report;
     let id = format!("import/{}/{}", facts.source, Digest::of_json(facts)?);
-    let path = std::path::absolute(path).map_err(AppError::file(path))?;
-    let measured = json!({ "path": path, "duplicates": report.duplicates });
+    let mut measured = json!({ "duplicates": report.duplicates });
+    if !imported.is_personal {
+        measured["path"] = json!(std::path::absolute(path).map_err(AppError::file(path))?);
+    }
     let stream = format!("trace/{}", facts.source);
     lab.record(&stream, &id, facts, Place::default().measured(measured))?;
     Ok(report)
@@ -201,12 +274,7 @@ impl Appender<'_> {
             Err(reason) => {
                 let at = &row.location;
                 self.report.rejections.push(format!("{}: row {}: {reason}", at.file, at.row));
-                self.pending.push(Pending::Rejected(TraceRejected {
-                    source: self.report.source.clone(),
-                    location: at.clone(),
-                    reason: reason.clone(),
-                    content: row.content,
-                }));
+                self.pending.push(Pending::Rejected(self.imported.rejected_facts(row, reason)));
             }
         }
         if self.pending.len() >= BATCH { self.flush() } else { Ok(()) }
@@ -252,7 +320,8 @@ impl Appender<'_> {
                 Pending::Rejected(facts) => self.rejection(facts)?,
                 Pending::Episode { episode, identity, revises } => {
                     let stored = bodies.next().map(Vec::as_slice).unwrap_or_default();
-                    let facts = trace_facts(episode, identity, identity.body(stored));
+                    let body = identity.body(stored);
+                    let facts = self.imported.trace_facts(episode, identity, body);
                     self.trace(facts, *revises)?
                 }
             });

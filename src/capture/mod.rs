@@ -6,4 +6,6 @@ mod import;
 
 pub use files::{found, head};
 pub use identity::Identity;
-pub use import::{FileReport, ImportReport, Imported, import, read_file, trace_facts};
+pub use import::{
+    FileReport, ImportReport, Imported, committed_file, import, read_file, trace_facts,
+};

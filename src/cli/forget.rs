@@ -48,6 +48,10 @@ fn list(found: &Downstream) -> String {
     for (what, names) in parts.into_iter().filter(|(_, names)| !names.is_empty()) {
         let _ = write!(text, "\n  in {what}: {}", names.join(", "));
     }
+    if !found.unreadable.is_empty() {
+        let names = found.unreadable.join(", ");
+        let _ = write!(text, "\n  perhaps in what cannot be read (see `ledger verify`): {names}");
+    }
     text
 }
 

@@ -34,7 +34,8 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     if let Some(run) = &args.release {
         globals.with_lab(|lab| release(lab, run))?;
     }
-    let found = gc::garbage(&globals.reader()?, Duration::from_secs(args.grace * 3600))?;
+    let (reader, grace) = (globals.reader()?, Duration::from_secs(args.grace.saturating_mul(3600)));
+    let found = gc::garbage(&reader, grace)?;
     let bytes: u64 = found.iter().map(|file| file.bytes).sum();
     let mut text = String::new();
     for file in &found {
@@ -49,8 +50,12 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
         if !args.yes {
             agree(&text)?;
         }
-        freed = gc::sweep(&found)?;
-        let _ = write!(text, "removed {} files and folders, {freed} bytes", found.len());
+        freed = gc::sweep(&reader, &found, grace)?;
+        let listed = found.len();
+        let _ = write!(text, "removed {freed} of {bytes} bytes in {listed} files and folders");
+        if freed < bytes {
+            let _ = write!(text, "; the rest was stored or named again since it was listed");
+        }
     } else {
         let _ = write!(text, "{} files and folders, {bytes} bytes, are garbage", found.len());
     }

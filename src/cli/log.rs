@@ -1,7 +1,7 @@
 //! `ledger log`.
 
-use std::fmt::Write as _;
-use std::io::Write as _;
+use std::collections::VecDeque;
+use std::io::{BufWriter, ErrorKind, StdoutLock, Write as _};
 
 use ledger::Envelope;
 
@@ -42,40 +42,83 @@ fn line(event: &Envelope) -> String {
 }
 
 pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
+    let mut out = Lines { json: globals.json, out: BufWriter::new(std::io::stdout().lock()) };
     if args.follow {
-        return follow(globals, &args);
+        follow(globals, &args, &mut out)?;
+    } else {
+        list(globals, &args, &mut out)?;
     }
-    let mut events: Vec<Envelope> = Vec::new();
-    for event in globals.reader()?.events(args.from)? {
-        let event = event?;
-        if args.takes(&event) {
-            events.push(event);
-        }
-    }
-    if let Some(last) = args.last {
-        events.drain(..events.len().saturating_sub(last));
-    }
-    let mut text = String::new();
-    let mut lines = Vec::with_capacity(events.len());
-    for event in &events {
-        let _ = writeln!(text, "{}", line(event));
-        lines.push(serde_json::to_value(event)?);
-    }
-    Ok(Output::lines(lines, text))
+    // Everything is written by now.
+    Ok(Output::lines(Vec::new(), ""))
 }
 
-/// Prints events as they come, until nobody reads them any more.
-fn follow(globals: &Globals, args: &Args) -> Result<Output, AppError> {
-    for event in globals.reader()?.subscribe(args.from)? {
+/// Prints events as they are read, so that a log of any length needs little memory.
+fn list(globals: &Globals, args: &Args, out: &mut Lines) -> Result<(), AppError> {
+    let mut newest = VecDeque::new();
+    for event in globals.reader()?.events(args.from)? {
         let event = event?;
         if !args.takes(&event) {
             continue;
         }
-        let text = if globals.json { serde_json::to_string(&event)? } else { line(&event) };
-        let mut out = std::io::stdout().lock();
-        if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        let Some(last) = args.last else {
+            if out.write(&event)? == Read::No {
+                return Ok(());
+            }
+            continue;
+        };
+        newest.push_back(event);
+        if newest.len() > last {
+            newest.pop_front();
+        }
+    }
+    for event in &newest {
+        if out.write(event)? == Read::No {
+            return Ok(());
+        }
+    }
+    out.flush().map(drop)
+}
+
+/// Prints events as they come, until nobody reads them any more.
+fn follow(globals: &Globals, args: &Args, out: &mut Lines) -> Result<(), AppError> {
+    for event in globals.reader()?.subscribe(args.from)? {
+        let event = event?;
+        if args.takes(&event) && (out.write(&event)? == Read::No || out.flush()? == Read::No) {
             break;
         }
     }
-    Ok(Output::lines(Vec::new(), ""))
+    Ok(())
+}
+
+/// Lines on the standard output.
+struct Lines {
+    json: bool,
+    out: BufWriter<StdoutLock<'static>>,
+}
+
+/// Whether somebody still reads the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Read {
+    Yes,
+    No,
+}
+
+impl Lines {
+    fn write(&mut self, event: &Envelope) -> Result<Read, AppError> {
+        let text = if self.json { serde_json::to_string(event)? } else { line(event) };
+        heard(writeln!(self.out, "{text}"))
+    }
+
+    fn flush(&mut self) -> Result<Read, AppError> {
+        heard(self.out.flush())
+    }
+}
+
+/// A reader that left (a pager, `head`) is no failure of ours; a disk that is full is one.
+fn heard(written: std::io::Result<()>) -> Result<Read, AppError> {
+    match written {
+        Ok(()) => Ok(Read::Yes),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Read::No),
+        Err(error) => Err(AppError::file("standard output")(error)),
+    }
 }

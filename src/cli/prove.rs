@@ -32,7 +32,9 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     for (path, content) in [(&out, proof.to_text().as_bytes()), (&bytes, event.as_slice())] {
         ledger::durable::write_file(path, content, 0o644).map_err(AppError::file(path))?;
     }
-    let key = reader.keys()?.newest().unwrap_or_default().to_owned();
+    // The checkpoint may be older than the newest key, which then does not verify it.
+    let keys = reader.keys()?;
+    let key = keys.at(signed.size).unwrap_or_default();
     let document = json!({
         "event": seq, "size": signed.size, "root": signed.root, "proof": out, "bytes": bytes,
         "verifier_key": key,

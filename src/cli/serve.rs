@@ -1,9 +1,12 @@
 //! `ledger serve`.
 
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use queries::projection::fold_all;
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Globals, Output};
 use crate::error::{AppError, Kind};
@@ -31,6 +34,20 @@ pub(super) struct Args {
     /// Token that callers must send
     #[arg(long, env = "LEDGER_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// Sign a checkpoint every so many minutes if events came since the last one; 0 signs none
+    #[arg(long, default_value = "60", value_name = "MINUTES", value_parser = parse_minutes)]
+    checkpoint_every: Duration,
+}
+
+/// Longest time between two checkpoints: a year, in minutes.
+const MINUTES_MAX: f64 = 525_600.0;
+
+fn parse_minutes(text: &str) -> Result<Duration, String> {
+    let minutes: f64 = text.parse().map_err(|_| format!("{text:?} is no number of minutes"))?;
+    if !(0.0..=MINUTES_MAX).contains(&minutes) {
+        return Err(format!("it must be from 0 to {MINUTES_MAX} minutes"));
+    }
+    Duration::try_from_secs_f64(minutes * 60.0).map_err(|error| error.to_string())
 }
 
 pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
@@ -42,11 +59,17 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     let engine = Engine::load(&state, &lab.view(), base, &args.deployment)?;
     let marks = engine.marks();
     let (id, aliases) = (engine.id, engine.aliases.clone());
-    let listen = Listen { address: SocketAddr::new(args.host, args.port), token: args.token };
+    let listen = Listen {
+        address: SocketAddr::new(args.host, args.port),
+        token: args.token,
+        checkpoint_every: Some(args.checkpoint_every).filter(|every| !every.is_zero()),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|e| AppError::said(Kind::Internal, e.to_string()))?;
     runtime.block_on(async {
         let server = start(notebook.clone(), &globals.actor, engine, listen).await?;
+        // Before anybody hears of the address, so that whoever does can end us in good order.
+        let mut ends = Ends::listen().map_err(|e| AppError::said(Kind::Internal, e.to_string()))?;
         // The address stands on standard output at once, so that a script can wait for it.
         let document = json!({
             "address": format!("http://{}", server.address),
@@ -54,13 +77,15 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
             "aliases": aliases,
             "marks": marks,
         });
-        if globals.json {
-            println!("{document}");
+        let line = if globals.json {
+            document.to_string()
         } else {
             let marks = if marks.is_empty() { String::new() } else { format!(" {marks:?}") };
-            println!("serving {} at http://{}/v1{marks}", id.short(), server.address);
-        }
-        stopped().await;
+            format!("serving {} at http://{}/v1{marks}", id.short(), server.address)
+        };
+        // Nobody has to read it: a closed output is no reason not to serve.
+        let _ = writeln!(std::io::stdout(), "{line}").and_then(|()| std::io::stdout().flush());
+        ends.wait().await;
         globals.talk().say("stopping");
         server.stop().await
     })?;
@@ -68,16 +93,22 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     Ok(Output::lines(Vec::new(), ""))
 }
 
-/// Waits for an interrupt or, where there is such a thing, a request to end.
-async fn stopped() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    if let Ok(mut end) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        tokio::select! {
-            _ = interrupt => {}
-            _ = end.recv() => {}
-        }
-        return;
+/// What asks the server to end: an interrupt, or a service manager.
+struct Ends {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Ends {
+    fn listen() -> io::Result<Self> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
     }
-    let _ = interrupt.await;
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }

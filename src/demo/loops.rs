@@ -126,7 +126,8 @@ async fn talk_to(
     request: &Value,
     gold: &str,
 ) -> Result<Value, AppError> {
-    let listen = Listen { address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), token: None };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listen = Listen { address, token: None, checkpoint_every: None };
     let server = start(lab.notebook.clone(), lab.actor, engine, listen).await?;
     let failed = |e: reqwest::Error| AppError::said(Kind::Unavailable, e.to_string());
     let at = format!("http://{}/v1", server.address);

@@ -10,7 +10,7 @@ use ledger::{Blobs, Digest, Envelope, Facts as _};
 use queries::replay::Replayed;
 
 use super::Redone;
-use crate::capture::{Identity, Imported, read_file, trace_facts};
+use crate::capture::{Identity, Imported, committed_file, read_file};
 use crate::error::AppError;
 
 /// Imports again what a source's events tell. Files that are gone or changed since are left out,
@@ -27,9 +27,10 @@ pub(super) fn redo(source: &str, recorded: &[Envelope], blobs: &Blobs) -> Result
         let facts: DatasetImported = event.facts()?;
         let told = &recorded[from..=at];
         from = at + 1;
-        match at_hand(event, &facts) {
+        match at_hand(event, &facts, blobs)? {
             Ok(path) => {
-                let imported = read_file(&path, Some(Format::from_str(&facts.format)?))?;
+                let format = Some(Format::from_str(&facts.format)?);
+                let imported = read_file(&path, format, blobs.subjects())?;
                 let all = told.len();
                 let told = still_told(told, blobs)?;
                 if told.len() < all {
@@ -114,17 +115,24 @@ fn personal(told: &[Envelope]) -> Result<BTreeSet<String>, AppError> {
     Ok(ids)
 }
 
-/// Returns the file of an import if it is still what it was.
-fn at_hand(event: &Envelope, facts: &DatasetImported) -> Result<PathBuf, String> {
+/// Returns the file of an import if it is still what it was, or why it is not at hand.
+fn at_hand(
+    event: &Envelope,
+    facts: &DatasetImported,
+    blobs: &Blobs,
+) -> Result<Result<PathBuf, String>, AppError> {
     let path = event.measured.get("path").and_then(|path| path.as_str()).map(Path::new);
-    let path = path.ok_or("its file is not told")?;
-    match models::model::file_digest(path) {
-        Err(_) => Err(format!("{} is gone", path.display())),
-        Ok(digest) if Digest::from_bytes(digest) != facts.file => {
-            Err(format!("{} has changed since", path.display()))
-        }
-        Ok(_) => Ok(path.to_owned()),
+    let Some(path) = path else {
+        return Ok(Err("its file may be somebody's, so the record does not name it".to_owned()));
+    };
+    let Ok(digest) = models::model::file_digest(path) else {
+        return Ok(Err(format!("{} is gone", path.display())));
+    };
+    let digest = Digest::from_bytes(digest);
+    if facts.file == digest || facts.file == committed_file(digest, blobs.subjects())? {
+        return Ok(Ok(path.to_owned()));
     }
+    Ok(Err(format!("{} has changed since", path.display())))
 }
 
 /// Makes the events of one file; `told` gives the numbers that revisions refer to.
@@ -141,12 +149,7 @@ fn import(
         let episodes = match &row.result {
             Ok(episodes) => episodes,
             Err(reason) => {
-                let facts = TraceRejected {
-                    source: imported.source.name.clone(),
-                    location: row.location.clone(),
-                    reason: reason.clone(),
-                    content: row.content,
-                };
+                let facts = imported.rejected_facts(row, reason);
                 if !known.rejections.contains(&facts) {
                     next();
                     replayed.push(Replayed::new(&facts)?);
@@ -168,7 +171,7 @@ fn import(
             }
             known.episodes.insert(id, (content, next()));
             let body = identity.body(&identity.stored(episode.to_bytes()));
-            let facts = trace_facts(episode, &identity, body);
+            let facts = imported.trace_facts(episode, &identity, body);
             replayed.push(match before {
                 None => Replayed::new(&facts)?,
                 Some((_, revises)) => Replayed::new(&TraceRevised { revises, trace: facts })?,

@@ -60,11 +60,14 @@ async fn authorised(State(shared): State<Handle>, request: Request, next: Next) 
 
 async fn health(State(shared): State<Handle>) -> Json<Value> {
     let (calls, lost) = shared.capture.counts();
+    let (signed, unsigned) = shared.signing.counts();
     Json(json!({
         "status": "ok",
         "deployment": shared.engine.id,
         "calls": calls,
         "calls_not_recorded": lost,
+        "checkpoints": signed,
+        "checkpoints_failed": unsigned,
     }))
 }
 
@@ -104,13 +107,15 @@ async fn chat(
         Ok(turns) => turns,
         Err(what) => return error(StatusCode::BAD_REQUEST, "invalid_request_error", what),
     };
+    let subject = request.subject();
+    let id = shared.capture.next_id(&shared.engine, &turns, subject.as_deref());
     let call = Call {
-        id: shared.capture.next_id(&shared.engine, &turns, request.subject().as_deref()),
+        _under_way: shared.capture.begin(&id, subject.as_deref()),
+        id,
         created: chrono::Utc::now().timestamp(),
         request,
         turns,
         began,
-        _under_way: shared.capture.begin(),
     };
     if call.request.stream { streamed(shared, call) } else { whole(shared, call).await }
 }
@@ -156,6 +161,16 @@ fn failed(failure: &AppError) -> Response {
         }
         _ => error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", failure.to_string()),
     }
+}
+
+/// Says why feedback was not taken.
+fn refused(failure: &AppError) -> Response {
+    let status = match failure {
+        AppError::Said { kind: Kind::NotFound, .. } => StatusCode::NOT_FOUND,
+        AppError::Said { kind: Kind::Erased, .. } => StatusCode::GONE,
+        _ => return failed(failure),
+    };
+    error(status, "invalid_request_error", failure.to_string())
 }
 
 async fn whole(shared: Handle, call: Call) -> Response {
@@ -225,7 +240,7 @@ async fn feedback(
     let work = tokio::task::spawn_blocking(move || shared.capture.feedback(&feedback));
     match work.await {
         Ok(Ok(event)) => Json(json!({ "event": event })).into_response(),
-        Ok(Err(failure)) => failed(&failure),
+        Ok(Err(failure)) => refused(&failure),
         Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "it broke off"),
     }
 }

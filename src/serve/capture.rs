@@ -1,12 +1,13 @@
 //! Recording served calls. A call succeeds though its recording fails; the failure is counted.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use datasets::template::query_of;
 use datasets::{Answer, Episode, Gold, Source, Turn};
-use ledger::catalogue::{FeedbackRecorded, Location, TraceIngested};
-use ledger::{BlobError, Digest, Facts as _, Notebook};
+use ledger::catalogue::{FeedbackRecorded, Location, TraceIngested, TraceRevised};
+use ledger::{BlobError, Digest, Facts as _, Notebook, SubjectKey};
 use models::decode::{Ended, Generation};
 use serde_json::{Value, json};
 
@@ -22,6 +23,8 @@ const SERVED: &str = "serve";
 pub(crate) const SERVED_FLAG: &str = "served";
 /// Before the identity of the deployment that answered.
 pub(crate) const DEPLOYMENT_FLAG: &str = "deployment:";
+/// Calls whose subjects are kept in memory.
+const NEWEST_MAX: usize = 10_000;
 
 /// Records what is served.
 pub(super) struct Capture {
@@ -30,12 +33,36 @@ pub(super) struct Capture {
     calls: AtomicU64,
     lost: AtomicU64,
     under_way: Arc<()>,
+    newest: Mutex<Newest>,
     /// When the server began, so that ids that are made of no words differ too.
     began: i64,
 }
 
 /// Held while a call is answered and recorded.
 pub(super) struct UnderWay(#[allow(dead_code)] Arc<()>);
+
+/// The newest calls of this server: feedback may come before a call is recorded, or though its
+/// recording failed, and must be encrypted for its subject all the same.
+#[derive(Default)]
+struct Newest {
+    /// Response id -> name of the subject, where the call has one.
+    subjects: BTreeMap<String, Option<String>>,
+    /// Response ids, oldest first.
+    order: VecDeque<String>,
+}
+
+impl Newest {
+    fn put(&mut self, id: &str, subject: Option<&str>) {
+        if self.subjects.insert(id.to_owned(), subject.map(str::to_owned)).is_none() {
+            self.order.push_back(id.to_owned());
+        }
+        if self.order.len() > NEWEST_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.subjects.remove(&oldest);
+        }
+    }
+}
 
 /// A call that was answered.
 pub(super) struct Served {
@@ -58,11 +85,14 @@ impl Capture {
     pub(super) fn new(notebook: Notebook, actor: &str) -> Self {
         let (calls, lost) = (AtomicU64::new(0), AtomicU64::new(0));
         let began = chrono::Utc::now().timestamp_micros();
-        Self { notebook, actor: actor.to_owned(), calls, lost, under_way: Arc::new(()), began }
+        let (actor, under_way, newest) = (actor.to_owned(), Arc::default(), Mutex::default());
+        Self { notebook, actor, calls, lost, under_way, newest, began }
     }
 
-    /// Marks a call as under way for as long as the mark is held.
-    pub(super) fn begin(&self) -> UnderWay {
+    /// Marks a call as under way for as long as the mark is held, and keeps whose it is. To be
+    /// called before anything of the answer leaves.
+    pub(super) fn begin(&self, id: &str, subject: Option<&str>) -> UnderWay {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).put(id, subject);
         UnderWay(Arc::clone(&self.under_way))
     }
 
@@ -135,7 +165,8 @@ impl Capture {
         let stored = identity.stored(episode.to_bytes());
         blobs.put(&stored)?;
         let mut facts = trace_facts(&episode, &identity, identity.body(&stored));
-        if let Some(answer) = &episode.answer {
+        // What a subject's answer calls is made of its words, and facts cannot be forgotten.
+        if let Some(answer) = episode.answer.as_ref().filter(|_| identity.key.is_none()) {
             facts.tools.extend(answer.calls.iter().map(|call| call.name.clone()));
         }
         let measured = measured(engine, served);
@@ -146,7 +177,7 @@ impl Capture {
     /// Records feedback.
     ///
     /// # Errors
-    /// When the record refuses it.
+    /// When no such call is known, its subject was forgotten, or the record refuses it.
     pub(super) fn feedback(&self, feedback: &FeedbackRecorded) -> Result<u64, AppError> {
         let text = feedback.value.as_str();
         if feedback.name == CORRECTION
@@ -162,25 +193,48 @@ impl Capture {
 
     /// Puts what was said of a subject's call into a body that can be forgotten.
     fn sealed(&self, feedback: &FeedbackRecorded) -> Result<FeedbackRecorded, AppError> {
-        let mut of = None;
+        let open = FeedbackRecorded { body: None, ..feedback.clone() };
+        let Some(key) = self.key_of_call(&open.target)? else { return Ok(open) };
+        let said = serde_json::to_vec(&json!({ "value": open.value, "comment": open.comment }))?;
+        let body = Some(self.notebook.blobs().put_for(&key, &said)?);
+        Ok(FeedbackRecorded { value: Value::Null, comment: None, body, ..open })
+    }
+
+    /// Returns the key of a call's subject; none where the call belongs to nobody.
+    fn key_of_call(&self, target: &str) -> Result<Option<SubjectKey>, AppError> {
+        let subjects = self.notebook.blobs().subjects();
+        let (mut recorded, mut of) = (false, None);
         for event in self.notebook.reader().events(0)? {
             let event = event?;
-            if event.kind == TraceIngested::KIND {
-                let trace: TraceIngested = event.facts()?;
-                if trace.external_id == feedback.target {
-                    of = trace.body.subject;
-                }
+            let trace = match event.kind.as_str() {
+                TraceIngested::KIND => event.facts::<TraceIngested>()?,
+                TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
+                _ => continue,
+            };
+            if trace.external_id == target {
+                recorded = true;
+                // Two sources may have one id: then it belongs to whoever is a subject.
+                of = trace.body.subject.or(of);
             }
         }
-        let open = FeedbackRecorded { body: None, ..feedback.clone() };
-        let Some(subject) = of else { return Ok(open) };
-        let blobs = self.notebook.blobs();
-        let Some(key) = blobs.subjects().key(&subject).map_err(BlobError::from)? else {
-            return Err(AppError::said(Kind::Erased, "the call belongs to a forgotten subject"));
-        };
-        let said = serde_json::to_vec(&json!({ "value": open.value, "comment": open.comment }))?;
-        let body = Some(blobs.put_for(&key, &said)?);
-        Ok(FeedbackRecorded { value: Value::Null, comment: None, body, ..open })
+        if let Some(pseudonym) = of {
+            let key = subjects.key(&pseudonym).map_err(BlobError::from)?;
+            let forgotten = "the call belongs to a forgotten subject";
+            return key.map(Some).ok_or_else(|| AppError::said(Kind::Erased, forgotten));
+        }
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        match newest.subjects.get(target).cloned() {
+            Some(Some(name)) => Ok(Some(subjects.key_of(&name).map_err(BlobError::from)?)),
+            Some(None) => Ok(None),
+            None if recorded => Ok(None),
+            None => Err(AppError::said(
+                Kind::NotFound,
+                format!(
+                    "no call {target:?} is known: this server did not answer it, and no trace \
+                     has that id; take the id of the response, and try again"
+                ),
+            )),
+        }
     }
 }
 
@@ -198,4 +252,63 @@ fn measured(engine: &Engine, served: &Served) -> Value {
         "answer_tokens": served.made.ids.len(),
         "ended": match served.made.ended { Ended::Stop => "stop", Ended::Length => "length" },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use ledger::SystemClock;
+
+    use super::*;
+
+    fn said(target: &str) -> FeedbackRecorded {
+        FeedbackRecorded {
+            target: target.to_owned(),
+            name: "thumb".to_owned(),
+            value: json!("the heliotrope walrus"),
+            comment: Some("ask ann about it".to_owned()),
+            body: None,
+        }
+    }
+
+    #[test]
+    fn feedback_on_a_call_that_was_not_recorded_is_sealed_for_its_subject() {
+        let dir = tempfile::tempdir().unwrap();
+        let notebook = Notebook::create(dir.path(), Arc::new(SystemClock), "ada").unwrap();
+        let capture = Capture::new(notebook.clone(), "ada");
+        drop((capture.begin("call-1", Some("ann")), capture.begin("call-2", None)));
+        let seq = capture.feedback(&said("call-1")).unwrap();
+        let event = notebook.reader().get(seq).unwrap().unwrap();
+        let facts: FeedbackRecorded = event.facts().unwrap();
+        assert_eq!((&facts.value, &facts.comment), (&Value::Null, &None));
+        let ann = notebook.blobs().subjects().key_of("ann").unwrap();
+        let body = facts.body.unwrap();
+        assert_eq!(body.subject.as_deref(), Some(ann.pseudonym()));
+        let words = String::from_utf8(notebook.blobs().get(&body).unwrap()).unwrap();
+        assert!(words.contains("heliotrope walrus") && words.contains("ask ann"), "{words}");
+        // Said again, it is the same piece of feedback.
+        assert_eq!(capture.feedback(&said("call-1")).unwrap(), seq);
+
+        let open = capture.feedback(&said("call-2")).unwrap();
+        let event = notebook.reader().get(open).unwrap().unwrap();
+        assert_eq!(event.facts::<FeedbackRecorded>().unwrap(), said("call-2"));
+        let error = capture.feedback(&said("call-3")).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        assert!(error.to_string().contains("call-3"), "{error}");
+    }
+
+    #[test]
+    fn only_the_newest_calls_are_kept() {
+        let mut newest = Newest::default();
+        for call in 0..=NEWEST_MAX {
+            newest.put(&call.to_string(), Some("ann"));
+            newest.put(&call.to_string(), Some("bea"));
+        }
+        assert_eq!((newest.subjects.len(), newest.order.len()), (NEWEST_MAX, NEWEST_MAX));
+        assert!(!newest.subjects.contains_key("0"));
+        assert_eq!(newest.subjects["1"].as_deref(), Some("bea"));
+    }
 }

@@ -3,10 +3,12 @@
 mod api;
 mod capture;
 pub mod engine;
+mod signing;
 mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -16,14 +18,17 @@ use capture::Capture;
 pub(crate) use capture::{DEPLOYMENT_FLAG, SERVED_FLAG};
 use engine::Engine;
 use ledger::Notebook;
+use signing::{Signing, Timer};
 
-/// How a server listens.
+/// How a server listens, and when it signs.
 #[derive(Clone, Debug)]
 pub struct Listen {
     /// Address.
     pub address: SocketAddr,
     /// Token that callers must send; needed off loopback.
     pub token: Option<String>,
+    /// Time between two checkpoints, signed when events came in between; none signs none.
+    pub checkpoint_every: Option<Duration>,
 }
 
 /// A running server.
@@ -32,6 +37,7 @@ pub struct Server {
     pub address: SocketAddr,
     stop: oneshot::Sender<()>,
     shared: Arc<Shared>,
+    timer: Option<Timer>,
     done: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
@@ -39,6 +45,7 @@ pub struct Server {
 struct Shared {
     engine: Engine,
     capture: Capture,
+    signing: Arc<Signing>,
     token: Option<String>,
 }
 
@@ -67,8 +74,10 @@ pub async fn start(
     };
     let listener = TcpListener::bind(listen.address).await.map_err(bind)?;
     let address = listener.local_addr().map_err(bind)?;
+    let signing = Arc::new(Signing::new(notebook.clone()));
+    let timer = listen.checkpoint_every.map(|every| signing::start(Arc::clone(&signing), every));
     let capture = Capture::new(notebook, actor);
-    let shared = Arc::new(Shared { engine, capture, token });
+    let shared = Arc::new(Shared { engine, capture, signing, token });
     let (stop, stopped) = oneshot::channel::<()>();
     let serving =
         axum::serve(listener, api::routes(Arc::clone(&shared))).with_graceful_shutdown(async {
@@ -76,7 +85,7 @@ pub async fn start(
             let _ = stopped.await;
         });
     let done = tokio::spawn(async move { serving.await });
-    Ok(Server { address, stop, shared, done })
+    Ok(Server { address, stop, shared, timer, done })
 }
 
 impl Server {
@@ -92,6 +101,9 @@ impl Server {
         // Recording follows the answer, so what was answered last may still be on its way.
         while self.shared.capture.under_way() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        if let Some(timer) = self.timer {
+            timer.stop().await;
         }
         ended.map_err(|e| broke(e.to_string()))
     }

@@ -93,6 +93,66 @@ fn keys_rotate_and_checkpoints_are_kept_elsewhere() {
 }
 
 #[test]
+fn a_proof_names_the_key_that_signed_it_also_when_there_is_a_newer_one() {
+    let bench = Bench::with_notebook();
+    bench.run(&["checkpoint"]).ok();
+    // Rotated, and no checkpoint signed since.
+    let holder = open(&bench);
+    let newest = holder.rotate_key().unwrap();
+    holder.close().unwrap();
+    let proof = bench.path("first.tlog-proof");
+    let said = bench.run(&["prove", "0", "--out", proof.to_str().unwrap()]).ok().json();
+    let key = said["verifier_key"].as_str().unwrap();
+    assert_ne!(key, newest);
+    bench.run(&["verify", "--proof", proof.to_str().unwrap(), "--key", key]).ok();
+    bench.run(&["checkpoint"]).ok();
+    let said = bench.run(&["prove", "0", "--out", proof.to_str().unwrap()]).ok().json();
+    assert_eq!(said["verifier_key"], newest);
+    bench.run(&["verify", "--proof", proof.to_str().unwrap(), "--key", &newest]).ok();
+}
+
+#[test]
+fn the_log_is_listed_as_it_is_read() {
+    let bench = Bench::with_notebook();
+    bench.run(&["ingest", &samples()]).ok();
+    let all = bench.run(&["log"]).ok().lines();
+    let seqs: Vec<u64> = all.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, (0..all.len() as u64).collect::<Vec<_>>());
+    assert_eq!(bench.run(&["log", "--last", "3"]).ok().lines(), all[all.len() - 3..]);
+    assert_eq!(bench.run(&["log", "--last", "99999"]).ok().lines().len(), all.len());
+    assert_eq!(bench.run(&["log", "--last", "0"]).ok().out, "");
+    assert_eq!(bench.run(&["log", "--from", "7"]).ok().lines(), all[7..]);
+    // Whoever reads it may stop at any line.
+    let mut child = bench.command(&["log"]).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    // What could not be written is a failure.
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = bench.command(&["log"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(11));
+}
+
+#[test]
+fn what_opening_mends_is_told() {
+    let bench = Bench::with_notebook();
+    bench.run(&["ingest", &samples()]).ok();
+    let store = bench.notebook().join("store");
+    fs::remove_dir_all(&store).unwrap();
+    fs::write(&store, "no store").unwrap();
+    let said = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ledger"));
+        command.arg("--dir").arg(bench.notebook()).args(arguments);
+        crate::support::said(command.output().unwrap()).ok().err
+    };
+    let told = said(&["checkpoint"]);
+    for part in ["the store was rebuilt", "the old one is kept in", "were applied again"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let told = said(&["checkpoint"]);
+    assert!(!told.contains("rebuilt") && !told.contains("again"), "{told}");
+}
+
+#[test]
 fn a_checkpoint_is_put_to_an_address() {
     let bench = Bench::with_notebook();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

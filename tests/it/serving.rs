@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bench, samples, tiny_model};
+use crate::support::{Bench, holding, samples, tiny_model};
 
 /// Sends one request over a plain connection and returns (status, body).
 fn http(address: &str, method: &str, path: &str, body: Option<&Value>) -> (u16, String) {
@@ -108,6 +108,86 @@ fn a_deployment_answers_whole_and_in_pieces_and_every_call_is_a_trace() {
 }
 
 #[test]
+fn a_subjects_call_and_what_is_said_of_it_at_once_are_sealed_and_forgotten() {
+    let (bench, id) = evaluated();
+    let model = tiny_model().to_str().unwrap();
+    let (running, first) = bench.start(&["serve", &id, "--model", model, "--port", "0"]);
+    let address = first["address"].as_str().unwrap().to_owned();
+    let message = json!([{ "role": "user", "content": "the marmalade zeppelin" }]);
+    let ask = json!({ "model": id, "messages": message, "user": "ann@example.org" });
+    let mut targets = Vec::new();
+    // As soon as it is answered: the call may stand in the record by then, or not yet.
+    for (round, words) in ["a cobalt accordion", "a velvet harpoon"].into_iter().enumerate() {
+        let (status, body) = http(&address, "POST", "/v1/chat/completions", Some(&ask));
+        assert_eq!(status, 200, "{body}");
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        let value = json!(format!("better say {words}"));
+        let feedback = json!({
+            "target": answer["id"], "name": "remark", "value": value, "comment": words,
+        });
+        let (status, body) = http(&address, "POST", "/v1/feedback", Some(&feedback));
+        assert_eq!(status, 200, "{round}: {body}");
+        targets.push(answer["id"].clone());
+    }
+    let forget = ["forget", "ann@example.org", "--yes"];
+    assert_eq!(running.stop(), 0);
+    let said = bench.run(&["log", "--kind", "feedback.recorded"]).ok().lines();
+    assert_eq!(said.len(), 2);
+    for event in &said {
+        assert!(targets.contains(&event["facts"]["target"]));
+        assert!(event["facts"]["value"].is_null() && event["facts"]["comment"].is_null());
+        assert!(!event["facts"]["body"]["subject"].is_null(), "{event}");
+    }
+    let calls = bench.run(&["log", "--stream", "trace/serve"]).ok().lines();
+    assert_eq!(calls.len(), 2);
+    for event in &calls {
+        assert_eq!(
+            (&event["facts"]["tools"], &event["facts"]["track"]),
+            (&json!([]), &"chat".into())
+        );
+    }
+    let words = ["zeppelin", "accordion", "harpoon", "ann@example.org"];
+    assert_eq!(holding(&bench.notebook(), &words), Vec::<std::path::PathBuf>::new());
+    assert_eq!(bench.run(&forget).ok().json()["bodies"], 4);
+
+    // Of a call whose subject is forgotten, nothing more is taken.
+    let (running, first) = bench.start(&["serve", &id, "--model", model, "--port", "0"]);
+    let address = first["address"].as_str().unwrap().to_owned();
+    let late = json!({ "target": targets[0], "name": "remark", "value": "late", "comment": null });
+    assert_eq!(http(&address, "POST", "/v1/feedback", Some(&late)).0, 410);
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn checkpoints_are_signed_on_a_timer_while_something_happens() {
+    let (bench, id) = evaluated();
+    let model = tiny_model().to_str().unwrap();
+    let signed = || bench.run(&["log", "--kind", "checkpoint.signed"]).ok().lines().len();
+    let before = signed();
+    let serve = ["serve", &id, "--model", model, "--port", "0", "--checkpoint-every", "0.005"];
+    let (running, first) = bench.start(&serve);
+    let address = first["address"].as_str().unwrap().to_owned();
+    for _ in 0..200 {
+        if signed() > before {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    // Nothing came since, so nothing more is signed.
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    assert_eq!(signed(), before + 1);
+    let (_, health) = http(&address, "GET", "/health", None);
+    let health: Value = serde_json::from_str(&health).unwrap();
+    assert_eq!((&health["checkpoints"], &health["checkpoints_failed"]), (&json!(1), &json!(0)));
+    assert_eq!(running.stop(), 0);
+    bench.run(&["verify"]).ok();
+    for wrong in ["-1", "soon", "1e9", "NaN"] {
+        let every = format!("--checkpoint-every={wrong}");
+        assert_eq!(bench.run(&["serve", &id, &every]).code, 2, "{wrong}");
+    }
+}
+
+#[test]
 fn wrong_calls_get_clear_answers_and_the_server_stays_up() {
     let (bench, id) = evaluated();
     let model = tiny_model().to_str().unwrap();
@@ -126,6 +206,9 @@ fn wrong_calls_get_clear_answers_and_the_server_stays_up() {
     assert!(status == 400 && body.contains("tools"), "{status} {body}");
     let unread = json!({ "target": "x", "name": "correction", "value": 3, "comment": null });
     assert_eq!(http(&address, "POST", "/v1/feedback", Some(&unread)).0, 400);
+    let unknown = json!({ "target": "x", "name": "thumb", "value": 3, "comment": null });
+    let (status, body) = http(&address, "POST", "/v1/feedback", Some(&unknown));
+    assert!(status == 404 && body.contains("no call"), "{status} {body}");
     let picture = json!([{ "role": "user", "content": [{ "type": "image_url" }] }]);
     let (status, body) = chat(&json!({ "model": id, "messages": picture }));
     assert!(status == 400 && body.contains("only text"), "{status} {body}");

@@ -161,6 +161,30 @@ max_tokens = 4096
 seed = "7"
 "#;
 
+/// Every file below a directory that holds one of the texts, in its bytes or in its path.
+pub(crate) fn holding(dir: &Path, texts: &[&str]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(holding(&path, texts));
+            continue;
+        }
+        // Bodies are named by digests whose first digits are the name of a folder.
+        let name = path.to_string_lossy().replace('/', "").into_bytes();
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        let has = |text: &&str| [&name, &bytes].into_iter().any(|part| contains(part, text));
+        if texts.iter().any(has) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window.eq_ignore_ascii_case(text.as_bytes()))
+}
+
 /// The folder of the shipped samples.
 pub(crate) fn samples() -> String {
     format!("{}/datasets/samples", env!("CARGO_MANIFEST_DIR"))

@@ -108,7 +108,11 @@ fn turn_of(message: &Value) -> Result<Turn, String> {
         "assistant" | "ai" | "model" | "message" => "assistant",
         "tool" | "function" => "tool",
         "" => return Err("a message has no role".to_owned()),
-        other => return Err(format!("a message has role {other:?}")),
+        // Not quoted: the reason stays in the log when the person's words have to go.
+        _ => {
+            let what = "a message has another role than system, user, assistant or tool";
+            return Err(what.to_owned());
+        }
     };
     let mut turn = Turn::text(role, "");
     match object.get("content").or_else(|| object.get("parts")).or_else(|| object.get("text")) {

@@ -12,7 +12,7 @@ use ledger::catalogue::Location;
 use serde_json::Value;
 
 use super::chat::{answer_of, open, tools_of, turns_of};
-use super::make::{finish, last_user, start};
+use super::make::{finish, last_user, start, subject_of};
 use super::{Format, IngestError, Row, SourceInfo};
 use crate::episode::{Answer, Episode, Gold, Tool};
 use crate::template::query_of;
@@ -75,14 +75,16 @@ fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 fn row_of(export: &Value, observation: &Value, source: &SourceInfo, row: u64) -> Row {
     let location = Location { file: source.file.clone(), row };
     let content = Digest::of(observation.to_string().as_bytes());
-    let result = episode(export, observation, source, location.clone())
-        .and_then(finish)
+    let subject = subject_of(export.get("trace").and_then(|trace| trace.get("userId")));
+    let is_personal = subject.is_some();
+    let result = episode(observation, source, location.clone())
+        .and_then(|episode| finish(Episode { subject, ..episode }))
         .map(|episode| vec![episode]);
-    Row { location, content, result }
+    Row { location, content, is_personal, result }
 }
 
+/// Reads a generation. No reason quotes it: reasons stay in the log when its words have to go.
 fn episode(
-    export: &Value,
     observation: &Value,
     source: &SourceInfo,
     location: Location,
@@ -111,8 +113,6 @@ fn episode(
     if episode.gold != Gold::None || !episode.tools.is_empty() {
         episode.track = "toolcall".to_owned();
     }
-    episode.subject =
-        export.get("trace").and_then(|trace| text(trace, "userId")).map(str::to_owned);
     Ok(episode)
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::make::finish;
-use super::{Format, IngestError, Row, SourceInfo};
+use super::{Format, IngestError, Row, SourceInfo, episodes};
 use crate::episode::Episode;
 
 /// Longest line that is read into memory.
@@ -135,9 +135,13 @@ impl<R: BufRead> Rows<'_, R> {
         let object = match object_of(line) {
             Ok(object) => object,
             Err(reason) => {
-                return Ok(Row { location, content: line.content, result: Err(reason) });
+                // Nobody can say whose it is.
+                let is_personal = self.format == Format::Episodes;
+                let content = line.content;
+                return Ok(Row { location, content, is_personal, result: Err(reason) });
             }
         };
+        let is_personal = self.format == Format::Episodes && episodes::is_personal(&object);
         let absent: Vec<&str> =
             self.format.keys().iter().filter(|key| !object.contains_key(**key)).copied().collect();
         if !self.is_checked && absent.len() == self.format.keys().len() {
@@ -150,11 +154,11 @@ impl<R: BufRead> Rows<'_, R> {
         self.is_checked = true;
         if let Some(key) = absent.first() {
             let result = Err(format!("no field {key:?}"));
-            return Ok(Row { location, content: line.content, result });
+            return Ok(Row { location, content: line.content, is_personal, result });
         }
         let input = Input { object, source: self.source, location: location.clone() };
         let result = (self.read)(&input).and_then(|episodes| self.finish(episodes));
-        Ok(Row { location, content: line.content, result })
+        Ok(Row { location, content: line.content, is_personal, result })
     }
 
     fn finish(&mut self, episodes: Vec<Episode>) -> Result<Vec<Episode>, String> {

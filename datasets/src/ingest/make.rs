@@ -44,6 +44,16 @@ pub(super) fn id_of(question: &str) -> String {
     format!("q-{}", Digest::of(question.as_bytes()).short())
 }
 
+/// Reads a subject's name. One that is blank names nobody.
+pub(super) fn subject_of(value: Option<&Value>) -> Option<String> {
+    let name = match value? {
+        Value::String(name) => name.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    (!name.is_empty()).then_some(name)
+}
+
 /// Returns the last user turn.
 pub(super) fn last_user(turns: &[Turn]) -> &str {
     let mut users = turns.iter().rev().filter(|turn| turn.role == "user");
@@ -53,25 +63,27 @@ pub(super) fn last_user(turns: &[Turn]) -> &str {
 /// Brings an episode into the form that reading it from the record gives (keys sorted, numbers
 /// shortest), so that work on fresh and on stored episodes is the same work.
 ///
-/// A whole number that the form would change is refused.
+/// A whole number that the form would change is refused. The reason does not quote it, because
+/// reasons stand in the log for ever, and the number may be somebody's.
 pub(super) fn finish(mut episode: Episode) -> Result<Episode, String> {
     episode.flags.sort();
     episode.flags.dedup();
     let value = serde_json::to_value(&episode).map_err(|error| error.to_string())?;
-    if let Some(number) = inexact(&value) {
-        return Err(format!("{number} is beyond 2^53 and would lose digits in canonical JSON"));
+    if is_inexact(&value) {
+        let what = "a whole number is beyond 2^53 and would lose digits: write it as text";
+        return Err(what.to_owned());
     }
     Episode::from_stored(&episode.to_bytes()).map_err(|error| error.to_string())
 }
 
-fn inexact(value: &Value) -> Option<String> {
+fn is_inexact(value: &Value) -> bool {
     match value {
         Value::Number(number) => {
             let magnitude = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-            magnitude.filter(|&magnitude| magnitude > EXACT_MAX).map(|_| number.to_string())
+            magnitude.is_some_and(|magnitude| magnitude > EXACT_MAX)
         }
-        Value::Array(items) => items.iter().find_map(inexact),
-        Value::Object(members) => members.values().find_map(inexact),
-        _ => None,
+        Value::Array(items) => items.iter().any(is_inexact),
+        Value::Object(members) => members.values().any(is_inexact),
+        _ => false,
     }
 }

@@ -69,6 +69,14 @@ impl SourceInfo {
         Ok(info)
     }
 
+    /// Describes a file of somebody's conversations: its source is the folder, because such a file
+    /// may bear the name of the person who had them, and the source's name stays in the log.
+    #[must_use]
+    pub fn of_conversation(self, path: &Path) -> Self {
+        let name = folder(path).map(|folder| undotted(&folder));
+        Self { name: name.unwrap_or_else(|| "conversations".to_owned()), ..self }
+    }
+
     /// Names the file as it should stand in locations.
     #[must_use]
     pub fn named(mut self, file: &str) -> Self {
@@ -79,14 +87,21 @@ impl SourceInfo {
 
 /// Names the source of a file: its folder and stem, as in `toolcall/train`.
 pub fn source_name(path: &Path) -> String {
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy()).unwrap_or_default();
-    // A dot would look like an extension in the name of a stream.
-    let stem = stem.replace('.', "-");
-    let folder = path.parent().and_then(|parent| match parent.components().next_back() {
-        Some(Component::Normal(folder)) => Some(folder.to_string_lossy()),
+    let stem = path.file_stem().map(|stem| undotted(&stem.to_string_lossy())).unwrap_or_default();
+    folder(path).map_or_else(|| stem.clone(), |folder| format!("{folder}/{stem}"))
+}
+
+/// Takes dots out: one would look like an extension in the name of a stream.
+fn undotted(name: &str) -> String {
+    name.replace('.', "-")
+}
+
+/// Names the folder that a file lies in.
+fn folder(path: &Path) -> Option<String> {
+    match path.parent()?.components().next_back()? {
+        Component::Normal(folder) => Some(folder.to_string_lossy().into_owned()),
         _ => None,
-    });
-    folder.map_or_else(|| stem.clone(), |folder| format!("{folder}/{stem}"))
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +115,12 @@ mod tests {
         assert_eq!(source_name(Path::new("train.jsonl")), "train");
         assert_eq!(source_name(Path::new("./train.jsonl")), "train");
         assert_eq!(source_name(Path::new("langfuse/a-1.trace.json")), "langfuse/a-1-trace");
+        let named = |path: &str| {
+            let path = Path::new(path);
+            SourceInfo::unknown(path).of_conversation(path).name
+        };
+        assert_eq!(named("/data/support/ann@example.org.json"), "support");
+        assert_eq!(named("/ann@example.org.json"), "conversations");
     }
 
     #[test]

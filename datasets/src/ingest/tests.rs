@@ -2,6 +2,8 @@
 
 use std::io::BufReader;
 
+use serde_json::{Value, json};
+
 use super::*;
 use crate::episode::Gold;
 use crate::manifest::Stored;
@@ -60,7 +62,7 @@ fn what_cannot_be_read_says_why() {
     assert_eq!(reasons[2], "field \"prompt\" is no text");
     assert_eq!(reasons[3], "no field \"completion\"");
     assert!(reasons[4].contains("recursion limit"), "{}", reasons[4]);
-    assert!(reasons[5].starts_with("9007199254740993 is beyond 2^53"), "{}", reasons[5]);
+    assert!(reasons[5].starts_with("a whole number is beyond 2^53"), "{}", reasons[5]);
 }
 
 #[test]
@@ -210,4 +212,76 @@ fn langfuse_shapes_of_several_frameworks() {
     assert_eq!((third.track.as_str(), &third.gold), ("chat", &Gold::None));
     assert_eq!(reason(&rows[3]), "input: a message has no role");
     assert_eq!(reason(&rows[4]), "output: no output");
+}
+
+fn export(user: Value, role: &str) -> Value {
+    json!({
+        "trace": { "id": "t", "userId": user },
+        "observations": [{
+            "id": "o", "type": "GENERATION", "input": [{ "role": role, "content": "hi" }],
+            "output": { "role": "assistant", "content": "ho" },
+        }],
+    })
+}
+
+#[test]
+fn a_blank_user_is_nobody_and_a_number_is_somebody() {
+    let cases = [
+        (json!("ann"), Some("ann")),
+        (json!(" ann\n"), Some("ann")),
+        (json!(17), Some("17")),
+        (json!(""), None),
+        (json!("  "), None),
+        (Value::Null, None),
+    ];
+    for (user, subject) in cases {
+        let rows = read_all(export(user, "user").to_string().as_bytes(), Format::LangfuseExport);
+        assert_eq!(rows[0].result.as_ref().unwrap()[0].subject.as_deref(), subject);
+        assert_eq!(rows[0].is_personal, subject.is_some());
+    }
+    let row = read_all(GOOD.as_bytes(), Format::PromptCompletion).remove(0);
+    assert!(!row.is_personal);
+    let episode = row.result.unwrap().remove(0);
+    for (name, subject) in [("ann", Some("ann")), (" ", None), ("", None)] {
+        let named = Episode { subject: Some(name.to_owned()), ..episode.clone() };
+        let rows = read_all(&named.to_bytes(), Format::Episodes);
+        assert_eq!(rows[0].result.as_ref().unwrap()[0].subject.as_deref(), subject);
+        assert_eq!(rows[0].is_personal, subject.is_some());
+    }
+}
+
+#[test]
+fn no_reason_quotes_a_row_that_may_be_somebodys() {
+    let text = export(json!("ann"), "zeppelin").to_string();
+    let row = read_all(text.as_bytes(), Format::LangfuseExport).remove(0);
+    assert!(row.is_personal);
+    let known = "input: a message has another role than system, user, assistant or tool";
+    assert_eq!(reason(&row), known);
+    let text = export(json!("ann"), "user").to_string().replace("\"hi\"", "9007199254740993");
+    let rows = read_all(text.as_bytes(), Format::LangfuseExport);
+    assert!(rows[0].result.is_ok(), "as a text it keeps its digits");
+
+    let episode = read_all(GOOD.as_bytes(), Format::PromptCompletion).remove(0).result.unwrap();
+    let good: Value = serde_json::from_slice(&episode[0].to_bytes()).unwrap();
+    let with = |key: &str, value: Value| {
+        let mut row = good.clone();
+        row["subject"] = json!("ann");
+        row[key] = value;
+        row.to_string()
+    };
+    let rejected = [
+        (with("turns", json!("zeppelin, expected rain")), "invalid type, expected a sequence"),
+        (with("flags", json!({ "zeppelin": 1 })), "invalid type, expected a sequence"),
+        (with("zeppelin: \"`", json!(1)), "unknown field, expected one of `schema`, `track`"),
+        (with("gold", json!({ "kind": "zeppelin" })), "unknown variant, expected one of `none`"),
+        (with("schema", json!("zeppelin")), "invalid type, expected u32"),
+        (with("turns", json!([{ "role": "user" }])), "missing field `content`"),
+        ("{\"schema\": 1, \"zeppelin\": ".to_owned(), "broken JSON at column"),
+    ];
+    for (text, why) in rejected {
+        let row = read_all(text.as_bytes(), Format::Episodes).remove(0);
+        assert!(row.is_personal, "{text}");
+        let said = reason(&row);
+        assert!(said.contains(why) && !said.contains("zeppelin"), "{said}");
+    }
 }

@@ -65,6 +65,17 @@ fn lost(path: &Path, offset: u64, seq: u64, what: &'static str) -> ReadError {
     ReadError::Corrupt { path: path.to_owned(), offset, seq, what }
 }
 
+/// Opens a segment of a format that is written here.
+fn open_to_write(segment: &Segment) -> Result<Cursor, ReadError> {
+    let cursor = Cursor::open(&segment.path, segment.first)?;
+    let found = cursor.header().format;
+    if found > SEGMENT_FORMAT {
+        let path = segment.path.clone();
+        return Err(ReadError::Newer { path, found, known: SEGMENT_FORMAT });
+    }
+    Ok(cursor)
+}
+
 /// Finds the end of the last segment.
 fn open_last(
     last: &Segment,
@@ -74,12 +85,7 @@ fn open_last(
 ) -> Result<(Journal, Option<Dropped>), ReadError> {
     let failed = |source: io::Error| ReadError::Io { path: last.path.clone(), source };
     let dir = last.path.parent().unwrap_or(Path::new("."));
-    let mut cursor = Cursor::open(&last.path, last.first)?;
-    let found = cursor.header().format;
-    if found > SEGMENT_FORMAT {
-        let path = last.path.clone();
-        return Err(ReadError::Newer { path, found, known: SEGMENT_FORMAT });
-    }
+    let mut cursor = open_to_write(last)?;
     // Whoever named this segment may have ended before its name was durable.
     device.sync_dir(dir).map_err(failed)?;
     let mut end = cursor.place();
