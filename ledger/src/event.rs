@@ -35,7 +35,7 @@ pub struct Envelope {
     pub cause: Option<u64>,
     /// Run that this event belongs to.
     pub run: Option<String>,
-    /// SHA-256 of the stored bytes of the previous event of the stream.
+    /// Leaf hash (RFC 6962) of the stored bytes of the previous event of the stream.
     pub prev: Option<Digest>,
     /// What a replay must reproduce.
     pub facts: Value,

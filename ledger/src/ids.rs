@@ -182,6 +182,9 @@ mod tests {
         assert_eq!(table.find(hash_of("id-249999")).collect::<Vec<_>>(), [249_999]);
         assert_eq!(table.find(hash_of("id-250000")).count(), 0);
         assert_eq!(path.metadata().unwrap().len(), 2_000_000);
+        // SHA-256 of "id-0" begins with these bytes.
+        let first = *Digest::of(b"id-0").as_bytes().first_chunk::<8>().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap()[..8], first);
         assert!(IdFile::open(&path, 250_001, |_, _| ()).unwrap().is_none());
     }
 

@@ -1,13 +1,15 @@
 //! The record beside its peers, in one run: every figure of ours stands next to that of a raw
 //! file, of sled by itself or of SQLite, which encode and write the same events.
 //!
-//! `record-bench <folder> [part...]`; parts: one, burst, million, scan, open, verify, proof.
+//! `record-bench <folder> [part...]`; parts: one, burst, million, scan, open, verify, proof,
+//! and, only when named, body.
 //! Each peer takes its turn in every round; the median round counts.
 
 mod events;
 mod peers;
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -126,11 +128,8 @@ fn open_here(notebook: &Path) -> Outcome<()> {
     let begun = Instant::now();
     let notebook = Notebook::open(notebook, Arc::new(SystemClock))?;
     let took = begun.elapsed().as_secs_f64();
-    let status = fs::read_to_string("/proc/self/status")?;
-    let resident = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
-    let kib: f64 = resident.split_whitespace().nth(1).unwrap_or("0").parse()?;
-    let events = notebook.opened().events;
-    println!("open of {events} events: {took:.3} s, {:.0} MB resident", kib * 1024.0 / 1e6);
+    let (events, resident) = (notebook.opened().events, memory("VmRSS")?);
+    println!("open of {events} events: {took:.3} s, {resident:.0} MB resident");
     notebook.close()?;
     Ok(())
 }
@@ -182,15 +181,71 @@ fn proof(dir: &Path) -> Outcome<()> {
     Ok(())
 }
 
+/// Stores a body of 5 GB from a file and reads it back, in a process of its own.
+fn body(dir: &Path) -> Outcome<()> {
+    let child = Command::new(std::env::current_exe()?).arg("--body").arg(dir).output()?;
+    print!("{}", String::from_utf8_lossy(&child.stdout));
+    eprint!("{}", String::from_utf8_lossy(&child.stderr));
+    Ok(())
+}
+
+/// Memory of this process: `VmRSS` now, `VmHWM` at its highest, in MB.
+fn memory(what: &str) -> Outcome<f64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap_or_default();
+    let kib: f64 = line.split_whitespace().nth(1).unwrap_or("0").parse()?;
+    Ok(kib * 1024.0 / 1e6)
+}
+
+fn body_here(dir: &Path) -> Outcome<()> {
+    let (input, notebook) = (dir.join("input"), dir.join("bodies"));
+    let _ = fs::remove_dir_all(&notebook);
+    let mut file = fs::File::create(&input)?;
+    for n in 0..5000_u32 {
+        let mut part = vec![0_u8; 1_000_000];
+        let mut state = n.wrapping_mul(2_654_435_761) | 1;
+        for word in part.chunks_mut(4) {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            word.copy_from_slice(&state.to_le_bytes()[..word.len()]);
+        }
+        file.write_all(&part)?;
+    }
+    file.sync_all()?;
+    let held = Notebook::create(&notebook, Arc::new(SystemClock), "bench")?;
+    let begun = Instant::now();
+    let stored = held.blobs().put_file(&input)?;
+    let put = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
+    held.blobs().copy_to(&stored.digest, &mut std::io::sink())?;
+    let read = begun.elapsed().as_secs_f64();
+    let megabytes = stored.length as f64 / 1e6;
+    println!(
+        "body of {megabytes:.0} MB: stored at {:.0} MB/s, read and checked at {:.0} MB/s, at most {:.0} MB \
+         resident",
+        megabytes / put,
+        megabytes / read,
+        memory("VmHWM")?
+    );
+    held.close()?;
+    fs::remove_file(&input)?;
+    fs::remove_dir_all(&notebook)?;
+    Ok(())
+}
+
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
     let Some(dir) = arguments.next() else {
-        println!("usage: record-bench <folder> [one|burst|million|scan|open|verify|proof]...");
+        println!("usage: record-bench <folder> [one|burst|million|scan|open|verify|proof|body]...");
         return Ok(());
     };
     let parts: Vec<String> = arguments.collect();
     if dir == "--open" {
         return open_here(Path::new(parts.first().map_or("", String::as_str)));
+    }
+    if dir == "--body" {
+        return body_here(Path::new(parts.first().map_or("", String::as_str)));
     }
     let dir = Path::new(&dir);
     fs::create_dir_all(dir)?;
@@ -214,6 +269,10 @@ fn main() -> Outcome<()> {
         if wanted(name) {
             part(dir)?;
         }
+    }
+    // Takes 10 GB of disk, so only where it is asked for.
+    if parts.iter().any(|part| part == "body") {
+        body(dir)?;
     }
     Ok(())
 }

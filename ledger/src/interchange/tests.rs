@@ -69,6 +69,29 @@ fn out_and_in_again_is_the_same_log() {
     assert!(matches!(import(lines.as_slice(), &again), Err(InterchangeError::Exists { .. })));
 }
 
+/// The lines as every later version must read them.
+#[test]
+fn the_lines_are_as_documented() {
+    let root = Digest::from_bytes([1; 32]);
+    let header = Header {
+        format: FORMAT.to_owned(),
+        version: VERSION,
+        origin: "ledger/x".to_owned(),
+        size: 2,
+        root,
+        bodies: true,
+    };
+    let part = BodyLine { body: root, at: 786_432, base64: base64(b"text") };
+    let text = [serde_json::to_string(&header).unwrap(), serde_json::to_string(&part).unwrap()];
+    let ones = "01".repeat(32);
+    let named = r#"{"format":"ledger-export","version":1,"origin":"ledger/x","size":2,"root":"#;
+    let wanted = [
+        format!(r#"{named}"{ones}","bodies":true}}"#),
+        format!(r#"{{"body":"{ones}","at":786432,"base64":"dGV4dA=="}}"#),
+    ];
+    assert_eq!(text, wanted);
+}
+
 #[test]
 fn without_bodies_they_are_elsewhere() {
     let (dir, _, _) = round(vec![json!({ "n": 1 })]);

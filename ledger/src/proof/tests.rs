@@ -4,8 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use ct_merkle::mem_backed_tree::MemoryBackedTree;
 use proptest::prelude::*;
 use serde_json::json;
+use sha2_11::Sha256;
 use tlog_tiles::{HashReader as _, Tile, TileHashReader, TileReader, stored_hash_index};
 
 use super::*;
@@ -113,12 +115,14 @@ impl TileReader for Files<'_> {
     fn save_tiles(&self, _: &[Tile], _: &[Vec<u8>]) {}
 }
 
-/// Every leaf and every entry is authenticated against the signed checkpoint.
+/// Every leaf and every entry is authenticated against the signed checkpoint, by the tile reader
+/// of one implementation, and all entries together by the tree of another.
 fn audit(out: &Path, key: &str) -> u64 {
     let note = fs::read_to_string(out.join("checkpoint")).unwrap();
     let signed = open_note(&note, key).unwrap();
     let files = Files(out);
     let tree = TileHashReader::new(signed.size, Hash(*signed.root.as_bytes()), &files);
+    let mut other = MemoryBackedTree::<Sha256, Vec<u8>>::new();
     let mut seq = 0;
     while seq < signed.size {
         let width = (signed.size - seq).min(256);
@@ -131,9 +135,11 @@ fn audit(out: &Path, key: &str) -> u64 {
             let proven = tree.read_hashes(&[stored_hash_index(0, seq)]).unwrap();
             assert_eq!(proven, [record_hash(event)]);
             assert_eq!(crate::codec::decode(event).unwrap().seq, seq);
+            other.push(event.to_vec());
             (rest, seq) = (behind, seq + 1);
         }
     }
+    assert_eq!(other.root().as_bytes().as_slice(), signed.root.as_bytes().as_slice());
     seq
 }
 
@@ -141,14 +147,35 @@ fn audit(out: &Path, key: &str) -> u64 {
 fn exported_tiles_are_read_by_another_implementation() {
     let dir = tempfile::tempdir().unwrap();
     let out = tempfile::tempdir().unwrap();
-    let notebook = notebook(dir.path(), 600);
+    // More than 65,536, so that there is a full tile above others.
+    let notebook = notebook(dir.path(), 66_000);
     let signed = notebook.checkpoint().unwrap();
     let key = notebook.keys().unwrap().newest().unwrap().to_owned();
     let reader = Reader::open(dir.path()).unwrap();
     let first = reader.export_tiles(out.path(), &signed).unwrap();
-    assert_eq!((first.size, audit(out.path(), &key)), (601, 601));
+    assert_eq!((first.size, audit(out.path(), &key)), (66_001, 66_001));
     let again = notebook.checkpoint().unwrap();
     let second = reader.export_tiles(out.path(), &again).unwrap();
     assert!(second.files < first.files, "{second:?} {first:?}");
-    assert_eq!(audit(out.path(), &key), 602);
+    assert_eq!(audit(out.path(), &key), 66_002);
+    // The tiles of another log are left alone, and a wrong hash in the tree goes nowhere.
+    let tile = out.path().join("tile/0/003");
+    let sound = fs::read(&tile).unwrap();
+    fs::write(&tile, vec![0; sound.len()]).unwrap();
+    let refused = reader.export_tiles(out.path(), &again).unwrap_err();
+    assert!(matches!(refused, crate::ExportError::Other { .. }), "{refused}");
+    fs::write(&tile, sound).unwrap();
+    notebook.close().unwrap();
+    let level = dir.path().join("tree/1.tiles");
+    let mut bytes = fs::read(&level).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&level, bytes).unwrap();
+    assert!(reader.export_tiles(out.path(), &again).is_err());
+    let report = crate::verify(dir.path()).unwrap();
+    assert!(report.damage.iter().any(|damage| damage.where_.ends_with("1.tiles")), "{report:?}");
+    let clock = Arc::new(FixedClock::default());
+    let repaired = crate::repair(dir.path(), None, clock).unwrap();
+    assert!(repaired.done.store && repaired.after.good(), "{:?}", repaired.after.damage);
+    assert_eq!(audit(out.path(), &key), 66_002);
+    assert!(reader.export_tiles(out.path(), &again).is_ok());
 }
