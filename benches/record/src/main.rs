@@ -222,8 +222,8 @@ fn body_here(dir: &Path) -> Outcome<()> {
     let read = begun.elapsed().as_secs_f64();
     let megabytes = stored.length as f64 / 1e6;
     println!(
-        "body of {megabytes:.0} MB: stored at {:.0} MB/s, read and checked at {:.0} MB/s, at most {:.0} MB \
-         resident",
+        "body of {megabytes:.0} MB: stored at {:.0} MB/s, read and checked at {:.0} MB/s, at most \
+         {:.0} MB resident",
         megabytes / put,
         megabytes / read,
         memory("VmHWM")?
