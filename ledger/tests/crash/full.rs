@@ -8,6 +8,7 @@ use ledger::{NewEvent, Notebook, SystemClock, verify};
 use serde_json::json;
 
 use super::skipped;
+use super::writer::noise;
 
 /// A small file system, unmounted when dropped.
 struct Small<'a>(&'a Path);
@@ -32,15 +33,8 @@ impl Drop for Small<'_> {
     }
 }
 
+/// An event that the store can hardly make smaller, so that it grows as the journal does.
 fn event(n: u64) -> NewEvent {
-    // Incompressible, so that the store grows as fast as the journal.
-    let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut word = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        format!("{state:016x}")
-    };
     NewEvent {
         id: format!("event/{n}"),
         stream: format!("stream/{}", n % 7),
@@ -49,7 +43,7 @@ fn event(n: u64) -> NewEvent {
         actor: "writer".to_owned(),
         cause: None,
         run: None,
-        facts: json!({ "n": n, "text": (0..120).map(|_| word()).collect::<String>() }),
+        facts: json!({ "n": n, "text": noise(n, 120) }),
         measured: json!({}),
     }
 }

@@ -11,16 +11,21 @@ use std::time::Duration;
 use ledger::{NewEvent, Notebook, Reader, SystemClock, verify};
 use serde_json::json;
 
-/// Text of event `n`: about 700 bytes that nothing else has.
-fn text(n: u64) -> String {
+/// Words that nothing else has, by number.
+pub(crate) fn noise(n: u64, words: usize) -> String {
     let mut state = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let words = (0..40).map(|_| {
+    let words = (0..words).map(|_| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         format!("{state:016x}")
     });
     words.collect()
+}
+
+/// Text of event `n`: about 700 bytes.
+fn text(n: u64) -> String {
+    noise(n, 40)
 }
 
 /// Every tenth event names a body.
