@@ -1,5 +1,7 @@
 //! The canonical episode: one request to a model with everything that is known about its answer.
 
+use std::collections::BTreeMap;
+
 use ledger::Digest;
 use ledger::catalogue::Location;
 use serde::{Deserialize, Serialize};
@@ -9,8 +11,9 @@ use crate::gold::write_wrapper;
 use crate::manifest::canonical;
 use crate::template::normalise_query;
 
-/// Version of the form of [`Episode`].
-pub const EPISODE_SCHEMA: u32 = 1;
+/// Newest version of the form of [`Episode`]. Each is stored in the lowest version that can say it
+/// (see [`Episode::lowest_schema`]), so that a row keeps its digests when the form grows.
+pub const EPISODE_SCHEMA: u32 = 2;
 
 /// One request to a model: what it was shown, what it should say, and what was said.
 ///
@@ -95,6 +98,23 @@ pub enum Gold {
         /// The value.
         value: Value,
     },
+    /// This text, without any call.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// No call, whatever the words: none of the tools on offer fits.
+    NoCall,
+    /// Calls of which some arguments may have one of several values, as in BFCL's possible answers.
+    AnyOf {
+        /// The calls with the first value of each argument; arguments that may be left out are.
+        calls: Vec<Call>,
+        /// For each call, all values that count as right by argument. `""` among them means that
+        /// the argument may be left out.
+        options: Vec<BTreeMap<String, Vec<Value>>>,
+        /// The calls must come in this order.
+        in_order: bool,
+    },
 }
 
 /// What a model answered.
@@ -134,8 +154,8 @@ impl Gold {
     /// Returns the gold calls; none for golds of another kind.
     pub fn calls(&self) -> &[Call] {
         match self {
-            Self::Calls { calls } => calls,
-            Self::None | Self::Json { .. } => &[],
+            Self::Calls { calls } | Self::AnyOf { calls, .. } => calls,
+            Self::None | Self::Json { .. } | Self::Text { .. } | Self::NoCall => &[],
         }
     }
 }
@@ -170,15 +190,31 @@ impl Episode {
         end.and_then(|end| self.turns.get(..=end)).unwrap_or_default()
     }
 
-    /// Returns the answer to train on; empty where there is no gold.
+    /// Returns the lowest version of the form that can say what this episode says.
+    pub fn lowest_schema(&self) -> u32 {
+        match self.gold {
+            Gold::None | Gold::Calls { .. } | Gold::Json { .. } => 1,
+            Gold::Text { .. } | Gold::NoCall | Gold::AnyOf { .. } => 2,
+        }
+    }
+
+    /// Returns the answer to train on; empty where there is no gold, or where the gold says only
+    /// what must not be called and no words of an answer are known.
     ///
     /// Calls stand one wrapper a line, JSON stands compact with sorted keys. Numbers have their
     /// shortest form (`1.0` is written `1`), because that is what the record keeps.
     pub fn gold_text(&self) -> String {
         match &self.gold {
             Gold::None => String::new(),
-            Gold::Calls { calls } => calls.iter().map(write_wrapper).collect::<Vec<_>>().join("\n"),
+            Gold::Calls { calls } | Gold::AnyOf { calls, .. } => {
+                calls.iter().map(write_wrapper).collect::<Vec<_>>().join("\n")
+            }
             Gold::Json { value } => json_text(value),
+            Gold::Text { text } => text.clone(),
+            Gold::NoCall => {
+                let words = self.answer.as_ref().filter(|answer| answer.calls.is_empty());
+                words.and_then(|answer| answer.text.clone()).unwrap_or_default()
+            }
         }
     }
 

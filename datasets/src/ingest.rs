@@ -12,18 +12,28 @@ use ledger::Digest;
 use ledger::catalogue::Location;
 
 use crate::episode::Episode;
+use crate::redact::Rules;
 
+mod beside;
+mod bfcl;
 mod biz_entity;
+mod cep_text;
 mod chat;
 mod episodes;
+mod exchange;
 mod hermes;
 mod langfuse;
 mod lines;
 mod make;
+mod openai;
 mod prompt_completion;
 mod provenance;
 mod recorded;
+mod tau_bench;
+mod workflow_log;
+mod xlam;
 
+pub use beside::Beside;
 pub use provenance::{SourceInfo, source_name};
 
 /// A format that can be read.
@@ -41,6 +51,40 @@ pub enum Format {
     LangfuseExport,
     /// JSON lines of canonical episodes.
     Episodes,
+    /// Rows of `{query, tools, answers}`, tools and answers as JSON inside strings: xLAM.
+    Xlam,
+    /// Rows of `{messages, tools}`: OpenAI's chat and fine-tuning form, and TRL's.
+    OpenAi,
+    /// Rows of `{request, response}`: calls of an OpenAI-compatible API with their replies.
+    Exchange,
+    /// Rows of `{id, question, function}`, with the possible answers in a file beside: BFCL.
+    Bfcl,
+    /// Rows of `{task_id, reward, info, traj}`: trajectories of tau-bench.
+    TauBench,
+    /// Rows of `{timestamp, agent_type, user_query, assistant_response, ...}`: a workflow tracer.
+    WorkflowLog,
+    /// A context engineering prefix: a document with a member `cep`, or plain text.
+    CepText,
+}
+
+/// How an input is read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// Format of its rows.
+    pub format: Format,
+    /// What lies in files beside it.
+    pub beside: Beside,
+    /// Member that names the person whom a row is about, as `user_id` or `metadata.user`.
+    pub subject_field: Option<String>,
+    /// What is taken out of the texts.
+    pub rules: Rules,
+}
+
+impl From<Format> for Reading {
+    /// Reads a format from one file, as it stands.
+    fn from(format: Format) -> Self {
+        Self { format, beside: Beside::default(), subject_field: None, rules: Rules::none() }
+    }
 }
 
 /// Says why an input cannot be read.
@@ -93,19 +137,28 @@ pub struct Row {
     pub content: Digest,
     /// It belongs to a subject or, where it cannot be read, may belong to one.
     pub is_personal: bool,
+    /// Places at which a placeholder stands for what was taken out.
+    pub redacted: u64,
     /// Its episodes, or why it is rejected.
     pub result: Result<Vec<Episode>, String>,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 13] = [
         Self::PromptCompletion,
         Self::RecordedAnswers,
         Self::Hermes,
         Self::BizEntity,
         Self::LangfuseExport,
         Self::Episodes,
+        Self::Xlam,
+        Self::OpenAi,
+        Self::Exchange,
+        Self::Bfcl,
+        Self::TauBench,
+        Self::WorkflowLog,
+        Self::CepText,
     ];
 
     /// Returns the name.
@@ -117,6 +170,13 @@ impl Format {
             Self::BizEntity => "biz-entity",
             Self::LangfuseExport => "langfuse-export",
             Self::Episodes => "episodes",
+            Self::Xlam => "xlam",
+            Self::OpenAi => "openai",
+            Self::Exchange => "exchange",
+            Self::Bfcl => "bfcl",
+            Self::TauBench => "tau-bench",
+            Self::WorkflowLog => "workflow-log",
+            Self::CepText => "cep-text",
         }
     }
 
@@ -134,6 +194,13 @@ impl Format {
             Self::BizEntity => &["instruction", "input", "output"],
             Self::LangfuseExport => &["trace", "observations"],
             Self::Episodes => &["schema", "track", "turns", "gold"],
+            Self::Xlam => &["query", "tools", "answers"],
+            Self::OpenAi => &["messages"],
+            Self::Exchange => &["request", "response"],
+            Self::Bfcl => &["id", "question"],
+            Self::TauBench => &["task_id", "traj"],
+            Self::WorkflowLog => &["agent_type", "user_query", "assistant_response"],
+            Self::CepText => &["cep"],
         }
     }
 }
@@ -180,16 +247,24 @@ pub fn detect(_path: &Path, first_bytes: &[u8]) -> Option<Format> {
 pub fn read<'a, R: BufRead + 'a>(
     input: R,
     source: &'a SourceInfo,
-    format: Format,
+    reading: &'a Reading,
 ) -> Box<dyn Iterator<Item = Result<Row, IngestError>> + 'a> {
-    match format {
-        Format::LangfuseExport => Box::new(langfuse::read(input, source).into_iter()),
-        Format::PromptCompletion => lines::rows(input, source, format, prompt_completion::read),
-        Format::RecordedAnswers => lines::rows(input, source, format, recorded::read),
-        Format::Hermes => lines::rows(input, source, format, hermes::read),
-        Format::BizEntity => lines::rows(input, source, format, biz_entity::read),
-        Format::Episodes => lines::rows(input, source, format, episodes::read),
-    }
+    let read_row: lines::ReadRow = match reading.format {
+        Format::LangfuseExport => return Box::new(langfuse::read(input, source).into_iter()),
+        Format::PromptCompletion => prompt_completion::read,
+        Format::RecordedAnswers => recorded::read,
+        Format::Hermes => hermes::read,
+        Format::BizEntity => biz_entity::read,
+        Format::Episodes => episodes::read,
+        Format::Xlam => xlam::read,
+        Format::OpenAi => openai::read,
+        Format::Exchange => exchange::read,
+        Format::Bfcl => bfcl::read,
+        Format::TauBench => tau_bench::read,
+        Format::WorkflowLog => workflow_log::read,
+        Format::CepText => cep_text::read,
+    };
+    lines::rows(input, source, reading, read_row)
 }
 
 #[cfg(test)]

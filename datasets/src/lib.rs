@@ -6,12 +6,14 @@
 
 pub mod cep;
 pub mod episode;
+pub mod export;
 pub mod gold;
 pub mod ingest;
 pub mod leak;
 pub mod literal;
 pub mod manifest;
 mod near;
+pub mod redact;
 #[cfg(test)]
 mod samples;
 pub mod score;
@@ -22,7 +24,7 @@ pub mod template;
 
 pub use cep::Cep;
 pub use episode::{Answer, Call, Episode, Gold, Source, Tool, Turn};
-pub use ingest::{Format, IngestError, Row, SourceInfo};
+pub use ingest::{Format, IngestError, Reading, Row, SourceInfo};
 pub use score::{CaseScore, Expected, Metrics, Prf};
 pub use split::{Side, SplitManifest, SplitSpec};
 pub use suite::{Case, SuiteManifest, SuiteSpec};

@@ -21,7 +21,7 @@ pub(crate) fn rows(name: &str) -> Vec<Row> {
     let format = detect(&path, &first[..length]).unwrap();
     let info = SourceInfo::of_file(&path).unwrap();
     let input = BufReader::new(File::open(&path).unwrap());
-    read(input, &info, format).map(Result::unwrap).collect()
+    read(input, &info, &format.into()).map(Result::unwrap).collect()
 }
 
 /// Reads a sample's episodes, numbered from `first`. None may be rejected.

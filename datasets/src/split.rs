@@ -380,6 +380,9 @@ impl<'a> Builder<'a> {
         if row.gold == Gold::None {
             return Some(("no gold".to_owned(), None));
         }
+        if row.gold_text().is_empty() {
+            return Some(("no words of an answer to train on".to_owned(), None));
+        }
         if let Some(suite) = self.asked.get(query) {
             return Some((format!("in suite {suite}"), None));
         }
@@ -398,12 +401,14 @@ impl<'a> Builder<'a> {
 /// Names the stratum of a row: its gold calls, and the arguments of the first.
 fn stratum_of(row: &Episode) -> String {
     match &row.gold {
-        Gold::Calls { calls } => {
+        Gold::Calls { calls } | Gold::AnyOf { calls, .. } => {
             let arguments = calls.first().map_or(0, |call| call.arguments.len());
             let several = if arguments >= 4 { "+" } else { "" };
             format!("calls={} args={}{several}", calls.len(), arguments.min(4))
         }
         Gold::Json { .. } => "json".to_owned(),
+        Gold::Text { .. } => "text".to_owned(),
+        Gold::NoCall => "no call".to_owned(),
         Gold::None => "none".to_owned(),
     }
 }

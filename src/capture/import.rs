@@ -123,7 +123,7 @@ pub fn read_file(
         source = source.of_conversation(path);
     }
     let file = File::open(path).map_err(AppError::file(path))?;
-    let mut rows = ingest::read(BufReader::new(file), &source, format)
+    let mut rows = ingest::read(BufReader::new(file), &source, &format.into())
         .collect::<Result<Vec<Row>, IngestError>>()?;
     let mut digest = Digest::from_bytes(models::model::file_digest(path)?);
     // Of a conversation without a readable answer nobody can say whose it is.

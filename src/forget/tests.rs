@@ -166,7 +166,7 @@ impl Made {
 
 fn episode(subject: Option<&str>, words: &str) -> datasets::Episode {
     datasets::Episode {
-        schema: datasets::episode::EPISODE_SCHEMA,
+        schema: 1,
         track: "chat".to_owned(),
         tools: vec![],
         turns: vec![Turn::text("user", words)],

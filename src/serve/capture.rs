@@ -136,7 +136,7 @@ impl Capture {
         flags.sort();
         let call = datasets::gold::strict_call(&served.text);
         let episode = Episode {
-            schema: datasets::episode::EPISODE_SCHEMA,
+            schema: 1,
             track: if call.is_some() { "toolcall" } else { "chat" }.to_owned(),
             tools: Vec::new(),
             turns: served.turns.clone(),

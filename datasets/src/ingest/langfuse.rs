@@ -80,7 +80,7 @@ fn row_of(export: &Value, observation: &Value, source: &SourceInfo, row: u64) ->
     let result = episode(observation, source, location.clone())
         .and_then(|episode| finish(Episode { subject, ..episode }))
         .map(|episode| vec![episode]);
-    Row { location, content, is_personal, result }
+    Row { location, content, is_personal, redacted: 0, result }
 }
 
 /// Reads a generation. No reason quotes it: reasons stay in the log when its words have to go.

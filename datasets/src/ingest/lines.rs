@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::make::finish;
-use super::{Format, IngestError, Row, SourceInfo, episodes};
+use super::{Beside, Format, IngestError, Reading, Row, SourceInfo, episodes};
 use crate::episode::Episode;
 
 /// Longest line that is read into memory.
@@ -21,6 +21,8 @@ pub(super) struct Input<'a> {
     pub(super) object: Map<String, Value>,
     pub(super) source: &'a SourceInfo,
     pub(super) location: Location,
+    /// What lies in files beside the input.
+    pub(super) beside: &'a Beside,
 }
 
 /// Reads one row: its episodes, or why not.
@@ -30,13 +32,14 @@ pub(super) type ReadRow = fn(&Input<'_>) -> Result<Vec<Episode>, String>;
 pub(super) fn rows<'a, R: BufRead + 'a>(
     input: R,
     source: &'a SourceInfo,
-    format: Format,
+    reading: &'a Reading,
     read: ReadRow,
 ) -> Box<dyn Iterator<Item = Result<Row, IngestError>> + 'a> {
     Box::new(Rows {
         input,
         source,
-        format,
+        format: reading.format,
+        reading,
         read,
         line: 0,
         is_checked: false,
@@ -49,6 +52,7 @@ struct Rows<'a, R> {
     input: R,
     source: &'a SourceInfo,
     format: Format,
+    reading: &'a Reading,
     read: ReadRow,
     line: u64,
     /// Some row has shown that the format is right.
@@ -138,7 +142,13 @@ impl<R: BufRead> Rows<'_, R> {
                 // Nobody can say whose it is.
                 let is_personal = self.format == Format::Episodes;
                 let content = line.content;
-                return Ok(Row { location, content, is_personal, result: Err(reason) });
+                return Ok(Row {
+                    location,
+                    content,
+                    is_personal,
+                    redacted: 0,
+                    result: Err(reason),
+                });
             }
         };
         let is_personal = self.format == Format::Episodes && episodes::is_personal(&object);
@@ -154,11 +164,12 @@ impl<R: BufRead> Rows<'_, R> {
         self.is_checked = true;
         if let Some(key) = absent.first() {
             let result = Err(format!("no field {key:?}"));
-            return Ok(Row { location, content: line.content, is_personal, result });
+            return Ok(Row { location, content: line.content, is_personal, redacted: 0, result });
         }
-        let input = Input { object, source: self.source, location: location.clone() };
+        let (source, beside) = (self.source, &self.reading.beside);
+        let input = Input { object, source, location: location.clone(), beside };
         let result = (self.read)(&input).and_then(|episodes| self.finish(episodes));
-        Ok(Row { location, content: line.content, is_personal, result })
+        Ok(Row { location, content: line.content, is_personal, redacted: 0, result })
     }
 
     fn finish(&mut self, episodes: Vec<Episode>) -> Result<Vec<Episode>, String> {

@@ -5,7 +5,7 @@ use ledger::catalogue::Location;
 use serde_json::Value;
 
 use super::{Format, SourceInfo};
-use crate::episode::{EPISODE_SCHEMA, Episode, Gold, Source, Turn};
+use crate::episode::{Episode, Gold, Source, Turn};
 use crate::manifest::Stored;
 
 /// Greatest whole number that canonical JSON (RFC 8785) keeps exactly.
@@ -19,7 +19,7 @@ pub(super) fn start(
     external_id: String,
 ) -> Episode {
     Episode {
-        schema: EPISODE_SCHEMA,
+        schema: 1,
         track: "chat".to_owned(),
         tools: Vec::new(),
         turns: Vec::new(),
@@ -68,6 +68,7 @@ pub(super) fn last_user(turns: &[Turn]) -> &str {
 pub(super) fn finish(mut episode: Episode) -> Result<Episode, String> {
     episode.flags.sort();
     episode.flags.dedup();
+    episode.schema = episode.lowest_schema();
     let value = serde_json::to_value(&episode).map_err(|error| error.to_string())?;
     if is_inexact(&value) {
         let what = "a whole number is beyond 2^53 and would lose digits: write it as text";

@@ -18,7 +18,7 @@ fn info() -> SourceInfo {
 }
 
 fn read_all(text: &[u8], format: Format) -> Vec<Row> {
-    read(BufReader::new(text), &info(), format).map(Result::unwrap).collect()
+    read(BufReader::new(text), &info(), &format.into()).map(Result::unwrap).collect()
 }
 
 fn reason(row: &Row) -> &str {
@@ -86,7 +86,7 @@ fn another_format_is_an_error_not_a_pile_of_rejections() {
 }
 
 fn read_owned(text: &str, format: Format) -> Vec<Result<Row, IngestError>> {
-    read(text.as_bytes(), &info(), format).collect()
+    read(text.as_bytes(), &info(), &format.into()).collect()
 }
 
 #[test]
@@ -99,7 +99,8 @@ fn failing_input_is_an_error_with_its_row() {
     }
     let input = BufReader::new(std::io::Read::chain(GOOD.as_bytes(), Failing));
     let info = info();
-    let mut rows = read(input, &info, Format::PromptCompletion);
+    let reading = Format::PromptCompletion.into();
+    let mut rows = read(input, &info, &reading);
     assert!(matches!(rows.next(), Some(Err(IngestError::Io { row: 1, .. }))));
     assert!(rows.next().is_none());
 }
@@ -113,9 +114,9 @@ fn stored_and_fresh_episodes_are_the_same() {
     let exported = String::from_utf8(episode.to_bytes()).unwrap();
     let again = read_all(exported.as_bytes(), Format::Episodes);
     assert_eq!(again[0].result.as_ref().unwrap()[0], *episode);
-    let newer = exported.replace("\"schema\":1", "\"schema\":2");
+    let newer = exported.replace("\"schema\":1", "\"schema\":3");
     let newer = read_all(newer.as_bytes(), Format::Episodes);
-    assert!(reason(&newer[0]).contains("newer than 1"), "{}", reason(&newer[0]));
+    assert!(reason(&newer[0]).contains("newer than 2"), "{}", reason(&newer[0]));
     let unknown = exported.replace("\"schema\":1", "\"schema\":1,\"more\":1");
     assert!(reason(&read_all(unknown.as_bytes(), Format::Episodes)[0]).contains("unknown field"));
 }

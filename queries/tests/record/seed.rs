@@ -25,7 +25,8 @@ fn episodes(file: &str, format: Format, first: u64) -> Vec<(u64, Episode)> {
         attribution: String::new(),
     };
     let input = BufReader::new(File::open(samples.join(format!("{file}.jsonl"))).unwrap());
-    let rows = read(input, &source, format).map(|row| row.unwrap().result.unwrap());
+    let reading = format.into();
+    let rows = read(input, &source, &reading).map(|row| row.unwrap().result.unwrap());
     (first..).zip(rows.flatten()).collect()
 }
 

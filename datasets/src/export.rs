@@ -1,0 +1,1 @@
+//! Writers: episodes out, in the forms that trainers and benchmarks read.
