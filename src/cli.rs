@@ -17,6 +17,7 @@ mod init;
 mod key;
 mod log;
 mod model;
+mod plot;
 mod promote;
 mod prove;
 mod repair;

@@ -122,6 +122,9 @@ pub enum AppError {
     /// An input cannot be read.
     #[error(transparent)]
     Ingest(#[from] datasets::IngestError),
+    /// Redaction rules are unknown.
+    #[error(transparent)]
+    Redact(#[from] datasets::redact::RedactError),
     /// A suite cannot be frozen.
     #[error(transparent)]
     Suite(#[from] datasets::suite::SuiteError),
@@ -220,7 +223,7 @@ impl AppError {
             Self::Model(_) => Kind::Input,
             Self::Report(LoadError::Report(_)) => Kind::Refused,
             Self::Report(_) | Self::Why(_) | Self::Plan(_) => Kind::NotFound,
-            Self::Search(_) => Kind::Usage,
+            Self::Search(_) | Self::Redact(_) => Kind::Usage,
             Self::Verify(ledger::VerifyError::Read(source)) => read_kind(source),
             Self::Verify(_) => Kind::Storage,
             Self::Checkpoint(error) => checkpoint_kind(error),

@@ -109,6 +109,19 @@ impl Talk {
         }
     }
 
+    /// Shows a progress bar of `length` bytes where there is a terminal.
+    pub fn bytes_bar(self, length: u64) -> ProgressBar {
+        if self.quiet {
+            return ProgressBar::hidden();
+        }
+        let form = "  {msg:24} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let bar = ProgressBar::new(length);
+        match ProgressStyle::with_template(form) {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
+    }
+
     /// Shows a progress bar of `length` where there is a terminal.
     pub fn bar(self, length: u64, label: &str) -> ProgressBar {
         if self.quiet {

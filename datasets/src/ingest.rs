@@ -34,6 +34,7 @@ mod workflow_log;
 mod xlam;
 
 pub use beside::Beside;
+pub use cep_text::{CepText, cep_of};
 pub use provenance::{SourceInfo, source_name};
 
 /// A format that can be read.
@@ -238,6 +239,27 @@ pub fn detect(_path: &Path, first_bytes: &[u8]) -> Option<Format> {
         (keys.first().is_some_and(|key| key == "trace" || key == "observations"))
             .then_some(Format::LangfuseExport)
     })
+}
+
+/// Unpacks.
+///
+/// # Errors
+/// Never.
+pub fn opened<'a, R: BufRead + 'a>(
+    input: R,
+    _file: &str,
+) -> Result<Box<dyn BufRead + 'a>, IngestError> {
+    Ok(Box::new(input))
+}
+
+/// Head.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn head(input: impl BufRead, n: usize) -> std::io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    std::io::Read::read_to_end(&mut std::io::Read::take(input, n as u64), &mut head)?;
+    Ok(head)
 }
 
 /// Reads `input` row by row.

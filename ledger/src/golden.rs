@@ -131,7 +131,13 @@ fn trace() -> TraceIngested {
         track: text("toolcall"),
         tools: texts(&["add", "sum"]),
         flags: texts(&["answer.recorded"]),
+        rules: Vec::new(),
+        redacted: 0,
     }
+}
+
+fn redacted_trace() -> TraceIngested {
+    TraceIngested { rules: texts(&["email/1", "secrets/1"]), redacted: 3, ..trace() }
 }
 
 fn promotion() -> PromotionMade {
@@ -147,8 +153,10 @@ fn promotion() -> PromotionMade {
 
 #[test]
 fn capture() {
-    check(&[trace()]);
-    check(&[TraceRevised { revises: 12, trace: trace() }]);
+    check_older(1, &[trace()]);
+    check(&[redacted_trace()]);
+    check_older(1, &[TraceRevised { revises: 12, trace: trace() }]);
+    check(&[TraceRevised { revises: 12, trace: redacted_trace() }]);
     check(&[TraceRejected {
         source: text("xlam"),
         location: location(),
@@ -164,13 +172,25 @@ fn capture() {
     };
     check_older(1, std::slice::from_ref(&feedback));
     check(&[FeedbackRecorded { body: Some(body(2)), ..feedback }]);
-    check(&[DatasetImported {
+    let imported = DatasetImported {
         source: text("xlam"),
         format: text("toolcall"),
         file: digest(3),
         rows: 10,
         accepted: 9,
         rejected: 1,
+        rules: Vec::new(),
+        redacted: 0,
+        subject_field: None,
+        beside: Vec::new(),
+    };
+    check_older(1, std::slice::from_ref(&imported));
+    check(&[DatasetImported {
+        rules: texts(&["secrets/1"]),
+        redacted: 2,
+        subject_field: Some(text("user.id")),
+        beside: vec![digest(4)],
+        ..imported
     }]);
 }
 
@@ -206,13 +226,17 @@ fn data() {
         gold_against_gold: 1.0,
         licences: texts(&["CC-BY-4.0"]),
     }]);
-    check(&[TestLookedAt {
+    let looked = TestLookedAt {
         name: text("toolcall-teacher"),
         suite: digest(1),
-        deployment: digest(2),
+        deployment: Some(digest(2)),
         scorer: digest(3),
         purpose: text("eval"),
-    }]);
+    };
+    check_older(1, std::slice::from_ref(&looked));
+    let shown = TestLookedAt { deployment: None, purpose: text("show: audit"), ..looked.clone() };
+    check(&[looked, shown]);
+    check(&[SearchSaved { name: text("failures"), search: json!({"query": "outcome:failed"}) }]);
     check(&[CepProposed {
         name: text("rules"),
         cep: digest(1),
@@ -457,7 +481,7 @@ fn every_kind_is_covered() {
         })
         .flatten()
         .collect();
-    assert_eq!(kinds.len(), 32, "the catalogue grew: add samples of the new kinds, then this");
+    assert_eq!(kinds.len(), 37, "the catalogue grew: add samples of the new kinds, then this");
     // What is stored beside events: checked where it is made.
     kinds.extend(texts(&["envelope.hex", "subject.1.txt"]));
     kinds.sort();

@@ -18,35 +18,42 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Names an episode; a subject that is not known yet is given a key.
+    /// Names an episode with the digest of its content; a subject that is not known yet is given a
+    /// key.
     ///
     /// # Errors
     /// When the key cannot be read or made.
-    pub fn make(episode: &Episode, blobs: &Blobs) -> Result<Self, AppError> {
+    pub fn make(episode: &Episode, content: Digest, blobs: &Blobs) -> Result<Self, AppError> {
         let key = match &episode.subject {
             Some(name) => Some(blobs.subjects().key_of(name).map_err(BlobError::from)?),
             None => None,
         };
-        Ok(Self::under(episode, key))
+        Ok(Self::under(episode, content, key))
     }
 
     /// Names an episode as it was named, or `None` where its subject has no key (any more).
     ///
     /// # Errors
     /// When the key cannot be read.
-    pub fn known(episode: &Episode, blobs: &Blobs) -> Result<Option<Self>, AppError> {
-        let Some(name) = &episode.subject else { return Ok(Some(Self::under(episode, None))) };
+    pub fn known(
+        episode: &Episode,
+        content: Digest,
+        blobs: &Blobs,
+    ) -> Result<Option<Self>, AppError> {
+        let Some(name) = &episode.subject else {
+            return Ok(Some(Self::under(episode, content, None)));
+        };
         let subjects = blobs.subjects();
         let names = subjects.pseudonyms(name).map_err(BlobError::from)?;
         let key = match names.last() {
             Some(pseudonym) => subjects.key(pseudonym).map_err(BlobError::from)?,
             None => None,
         };
-        Ok(key.map(|key| Self::under(episode, Some(key))))
+        Ok(key.map(|key| Self::under(episode, content, Some(key))))
     }
 
-    fn under(episode: &Episode, key: Option<SubjectKey>) -> Self {
-        let (id, content) = (&episode.source.external_id, episode.content_digest());
+    fn under(episode: &Episode, content: Digest, key: Option<SubjectKey>) -> Self {
+        let id = &episode.source.external_id;
         match key {
             None => Self { external_id: id.clone(), content, key: None },
             Some(key) => Self {

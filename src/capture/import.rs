@@ -1,24 +1,28 @@
 //! Importing files: rows become canonical episodes, or are rejected with a reason.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use datasets::ingest::{self, Format, SourceInfo};
-use datasets::{Episode, IngestError, Row};
-use ledger::catalogue::{DatasetImported, Location, TraceIngested, TraceRejected, TraceRevised};
-use ledger::{BlobError, BodyRef, Digest, NewEvent, Subjects};
+use datasets::ingest::{Beside, CepText, Format, cep_of};
+use datasets::{Cep, Episode};
+use ledger::catalogue::{DatasetImported, TraceIngested, TraceRejected, TraceRevised};
+use ledger::{BodyRef, Digest, NewEvent};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Identity, files};
-use crate::error::{AppError, Kind};
+use super::Identity;
+use super::files::{self, Found};
+use super::known::{Known, Seen};
+use super::opened::{Asked, Fresh, Opened, Prepared};
+use crate::error::AppError;
+use crate::eval::propose_cep;
 use crate::lab::{Lab, Place};
-use crate::rows::Traces;
 
-/// Episodes that are made durable together.
-const BATCH: usize = 256;
+/// Most episodes that are made durable together.
+const BATCH: usize = 4096;
+/// Most bytes of bodies that are made durable together.
+const BATCH_BYTES: usize = 16 << 20;
+/// Rejections of a file that are told; the log has them all.
+const REJECTIONS_TOLD: usize = 100;
 
 /// What came of one file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -37,10 +41,14 @@ pub struct FileReport {
     pub rejected: u64,
     /// Accepted rows that the record had already.
     pub duplicates: u64,
-    /// Rows whose content changed since.
+    /// Episodes whose content changed since.
     pub revised: u64,
-    /// Rejected rows with their reasons.
+    /// Places at which a placeholder stands for what was taken out.
+    pub redacted: u64,
+    /// The first rejected rows with their reasons.
     pub rejections: Vec<String>,
+    /// Files that were read beside it.
+    pub beside: Vec<String>,
 }
 
 /// What came of all files.
@@ -54,140 +62,82 @@ pub struct ImportReport {
     pub rejected: u64,
     /// Accepted rows that the record had already.
     pub duplicates: u64,
+    /// Places at which a placeholder stands for what was taken out.
+    pub redacted: u64,
     /// File by file.
     pub files: Vec<FileReport>,
-}
-
-/// A file that was read: its rows in order, and what they amount to.
-pub struct Imported {
-    /// What is known of the file as a whole.
-    pub source: SourceInfo,
-    /// Rows in order. Of a file that is somebody's, the contents of rejected rows are commitments.
-    pub rows: Vec<Row>,
-    /// Facts of the import.
-    pub facts: DatasetImported,
-    /// Rows belong to subjects, or may belong to some: the log does not name the file, because its
-    /// name may be that of the person.
-    pub is_personal: bool,
+    /// Files of folders that were passed over, with the reason.
+    pub skipped: Vec<String>,
 }
 
 /// Imports files and folders.
 ///
+/// Rows are stored as they are read; what was stored before an error stays, and reading the file
+/// again goes on from there.
+///
 /// # Errors
 /// When a file cannot be read or is of no known format; rows that cannot be read are rejections.
-pub fn import(
-    lab: &Lab<'_>,
-    paths: &[PathBuf],
-    format: Option<Format>,
-) -> Result<ImportReport, AppError> {
+pub fn import(lab: &Lab<'_>, paths: &[PathBuf], asked: &Asked) -> Result<ImportReport, AppError> {
     let mut report = ImportReport::default();
-    let files = files::found(paths)?;
-    let bar = lab.talk.bar(files.len() as u64, "files");
-    for path in files {
-        let imported = read_file(&path, format, lab.notebook.blobs().subjects())?;
-        let file = append(lab, &path, &imported)?;
-        report.rows += file.rows;
-        report.accepted += file.accepted;
-        report.rejected += file.rejected;
-        report.duplicates += file.duplicates;
-        report.files.push(file);
-        bar.inc(1);
+    let mut known = Known::list(&lab.view())?;
+    let found = files::found(paths)?;
+    let bar = lab.talk.bytes_bar(found.iter().map(|file| file.length).sum());
+    for file in &found {
+        if let Some(why) = passed_over(file, asked)? {
+            report.skipped.push(format!("{}: {why}", file.path.display()));
+            bar.inc(file.length);
+            continue;
+        }
+        bar.set_message(file.path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        let done = if is_cep(&file.path, asked)? {
+            import_cep(lab, &file.path)?
+        } else {
+            let opened = Opened::open(&file.path, asked)?;
+            import_file(lab, &opened, &mut known, &|bytes| bar.inc(bytes))?
+        };
+        report.rows += done.rows;
+        report.accepted += done.accepted;
+        report.rejected += done.rejected;
+        report.duplicates += done.duplicates;
+        report.redacted += done.redacted;
+        report.files.push(done);
     }
     bar.finish_and_clear();
     Ok(report)
 }
 
-/// Reads a file without recording anything.
-///
-/// # Errors
-/// When it cannot be read or is of no known format, or the notebook's secret cannot be had.
-pub fn read_file(
-    path: &Path,
-    format: Option<Format>,
-    subjects: &Subjects,
-) -> Result<Imported, AppError> {
-    // The name must not depend on how the path was written.
-    let path = &std::path::absolute(path).map_err(AppError::file(path))?;
-    let mut source = SourceInfo::of_file(path)?;
-    let format = match format {
-        Some(format) => format,
-        None => ingest::detect(path, &files::head(path)?).ok_or_else(|| {
-            AppError::hinted(
-                Kind::Input,
-                format!("{}: none of the known formats", path.display()),
-                format!("name it with --format: {}", Format::ALL.map(Format::name).join(", ")),
-            )
-        })?,
-    };
-    if format.is_conversation() {
-        source = source.of_conversation(path);
+/// Says why a file of a folder is not read; a file that was named is read in any case.
+fn passed_over(file: &Found, asked: &Asked) -> Result<Option<String>, AppError> {
+    if file.is_named {
+        return Ok(None);
     }
-    let file = File::open(path).map_err(AppError::file(path))?;
-    let mut rows = ingest::read(BufReader::new(file), &source, &format.into())
-        .collect::<Result<Vec<Row>, IngestError>>()?;
-    let mut digest = Digest::from_bytes(models::model::file_digest(path)?);
-    // Of a conversation without a readable answer nobody can say whose it is.
-    let nobodys = rows.is_empty() && format.is_conversation();
-    let is_personal = nobodys || rows.iter().any(|row| row.is_personal);
-    if is_personal || format.is_conversation() {
-        source = source.of_conversation(path);
-        digest = committed_file(digest, subjects)?;
-        for row in rows.iter_mut().filter(|row| row.result.is_err()) {
-            row.content = committed("row", row.content, subjects)?;
-        }
+    if Beside::is_companion(&file.path) {
+        return Ok(Some("read beside the questions that it belongs to".to_owned()));
     }
-    let accepted = rows.iter().filter(|row| row.result.is_ok()).count() as u64;
-    let facts = DatasetImported {
-        source: source.name.clone(),
-        format: format.to_string(),
-        file: digest,
-        rows: rows.len() as u64,
-        accepted,
-        rejected: rows.len() as u64 - accepted,
-    };
-    Ok(Imported { source, rows, facts, is_personal })
+    let told = asked.format.is_some() || files::format_of(&file.path)?.is_some();
+    Ok((!told).then(|| "none of the known formats".to_owned()))
 }
 
-/// Returns what the log says of a file that is somebody's in the place of its digest. Whoever has a
-/// copy of the file could find a plain digest again, also when the person is long forgotten.
-///
-/// # Errors
-/// When the notebook's secret cannot be read or made.
-pub fn committed_file(digest: Digest, subjects: &Subjects) -> Result<Digest, AppError> {
-    committed("file", digest, subjects)
+fn is_cep(path: &Path, asked: &Asked) -> Result<bool, AppError> {
+    Ok(match asked.format {
+        Some(format) => format == Format::CepText,
+        None => files::format_of(path)? == Some(Format::CepText),
+    })
 }
 
-fn committed(label: &str, digest: Digest, subjects: &Subjects) -> Result<Digest, AppError> {
-    Ok(subjects.commit_unowned(label, &[digest.as_bytes()]).map_err(BlobError::from)?)
-}
-
-impl Imported {
-    /// Returns the facts of an episode of the file.
-    pub fn trace_facts(
-        &self,
-        episode: &Episode,
-        identity: &Identity,
-        body: BodyRef,
-    ) -> TraceIngested {
-        let facts = trace_facts(episode, identity, body);
-        TraceIngested { location: self.location(&facts.location), ..facts }
-    }
-
-    /// Returns the facts of a rejected row.
-    pub fn rejected_facts(&self, row: &Row, reason: &str) -> TraceRejected {
-        TraceRejected {
-            source: self.source.name.clone(),
-            location: self.location(&row.location),
-            reason: reason.to_owned(),
-            content: row.content,
-        }
-    }
-
-    /// Says where a row stood, without the name of a file that may be somebody's.
-    fn location(&self, at: &Location) -> Location {
-        let file = if self.is_personal { &self.source.name } else { &at.file };
-        Location { file: file.clone(), row: at.row }
-    }
+/// Records a prefix, which is no trace.
+fn import_cep(lab: &Lab<'_>, path: &Path) -> Result<FileReport, AppError> {
+    let bytes = std::fs::read(path).map_err(AppError::file(path))?;
+    let CepText { name, text } = cep_of(path, &bytes)?;
+    propose_cep(lab, &Cep::new(&name, &text, &[]))?;
+    Ok(FileReport {
+        file: path.display().to_string(),
+        source: format!("cep/{name}"),
+        format: Format::CepText.to_string(),
+        rows: 1,
+        accepted: 1,
+        ..FileReport::default()
+    })
 }
 
 /// Returns the facts of an episode. Where it belongs to a subject, they hold nothing that was made
@@ -211,126 +161,156 @@ pub fn trace_facts(episode: &Episode, identity: &Identity, body: BodyRef) -> Tra
         track: track.to_owned(),
         tools,
         flags,
+        rules: Vec::new(),
+        redacted: 0,
+    }
+}
+
+impl Opened {
+    /// Returns the facts of an episode of the file. `redacted` counts the placeholders of its row.
+    pub fn trace_facts(
+        &self,
+        episode: &Episode,
+        (identity, body): (&Identity, BodyRef),
+        redacted: u64,
+    ) -> TraceIngested {
+        let facts = trace_facts(episode, identity, body);
+        let location = self.location(&facts.location);
+        TraceIngested { location, rules: self.rules().to_vec(), redacted, ..facts }
     }
 }
 
 /// Appends what is new of a file.
 struct Appender<'a> {
     lab: &'a Lab<'a>,
-    imported: &'a Imported,
-    /// What is known of each external id: its event, where it stands in the record, and content.
-    known: BTreeMap<String, (Option<u64>, Digest)>,
+    opened: &'a Opened,
+    known: &'a mut Known,
     pending: Vec<Pending>,
+    pending_bytes: usize,
     report: FileReport,
 }
 
 /// An episode or rejection that is not in the record yet.
 enum Pending {
-    Episode { episode: Box<Episode>, identity: Box<Identity>, revises: Option<u64> },
+    Episode(Box<Coming>),
     Rejected(TraceRejected),
 }
 
-fn append(lab: &Lab<'_>, path: &Path, imported: &Imported) -> Result<FileReport, AppError> {
-    let traces = Traces::list(&lab.view())?;
-    let facts = &imported.facts;
+/// An episode on its way to the record.
+struct Coming {
+    facts: TraceIngested,
+    stored: Vec<u8>,
+    revises: Option<u64>,
+}
+
+fn import_file(
+    lab: &Lab<'_>,
+    opened: &Opened,
+    known: &mut Known,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<FileReport, AppError> {
     let report = FileReport {
-        file: path.display().to_string(),
-        source: facts.source.clone(),
-        format: facts.format.clone(),
-        rows: facts.rows,
-        accepted: facts.accepted,
-        rejected: facts.rejected,
+        file: opened.path.display().to_string(),
+        source: opened.source.name.clone(),
+        format: opened.format().to_string(),
+        beside: opened.beside().iter().map(|path| path.display().to_string()).collect(),
         ..FileReport::default()
     };
-    let known = traces.contents(&facts.source);
-    let mut appender = Appender { lab, imported, known, pending: Vec::new(), report };
-    for row in &imported.rows {
-        appender.row(row)?;
-    }
+    let (pending, pending_bytes) = (Vec::new(), 0);
+    let mut appender = Appender { lab, opened, known, pending, pending_bytes, report };
+    let subjects = lab.notebook.blobs().subjects();
+    let read = opened.for_each(subjects, progress, |row| appender.row(row));
+    // What was read well before a failure stays.
     appender.flush()?;
-    let report = appender.report;
-    let id = format!("import/{}/{}", facts.source, Digest::of_json(facts)?);
+    let facts: DatasetImported = read?;
+    let mut report = appender.report;
+    (report.rows, report.accepted, report.rejected) = (facts.rows, facts.accepted, facts.rejected);
+    report.redacted = facts.redacted;
+    let id = format!("import/{}/{}", facts.source, Digest::of_json(&facts)?);
     let mut measured = json!({ "duplicates": report.duplicates });
-    if !imported.is_personal {
-        measured["path"] = json!(std::path::absolute(path).map_err(AppError::file(path))?);
+    if !opened.is_personal {
+        measured["path"] = json!(opened.path);
     }
     let stream = format!("trace/{}", facts.source);
-    lab.record(&stream, &id, facts, Place::default().measured(measured))?;
+    lab.record(&stream, &id, &facts, Place::default().measured(measured))?;
     Ok(report)
 }
 
 impl Appender<'_> {
-    fn row(&mut self, row: &Row) -> Result<(), AppError> {
-        match &row.result {
-            Ok(episodes) => {
-                let before = self.pending.len();
-                for episode in episodes {
-                    self.episode(episode)?;
+    fn row(&mut self, fresh: Fresh) -> Result<(), AppError> {
+        match &fresh.row.result {
+            Ok(_) => {
+                let mut is_new = fresh.episodes.is_empty();
+                for prepared in fresh.episodes {
+                    is_new |= self.episode(prepared, fresh.row.redacted)?;
                 }
-                if self.pending.len() == before && !episodes.is_empty() {
+                if !is_new {
                     self.report.duplicates += 1;
                 }
             }
             Err(reason) => {
-                let at = &row.location;
-                self.report.rejections.push(format!("{}: row {}: {reason}", at.file, at.row));
-                self.pending.push(Pending::Rejected(self.imported.rejected_facts(row, reason)));
+                if self.report.rejections.len() < REJECTIONS_TOLD {
+                    let at = &fresh.row.location;
+                    self.report.rejections.push(format!("{}: row {}: {reason}", at.file, at.row));
+                }
+                let facts = self.opened.rejected_facts(&fresh.row, reason);
+                self.pending.push(Pending::Rejected(facts));
             }
         }
-        if self.pending.len() >= BATCH { self.flush() } else { Ok(()) }
-    }
-
-    fn episode(&mut self, episode: &Episode) -> Result<(), AppError> {
-        let identity = Identity::make(episode, self.lab.notebook.blobs())?;
-        let id = &identity.external_id;
-        let mut revises = None;
-        if let Some((_, known)) = self.known.get(id) {
-            if *known == identity.content {
-                return Ok(());
-            }
-            // What it revises must have a number, so it goes to the record first.
-            if self.known.get(id).is_some_and(|(seq, _)| seq.is_none()) {
-                self.flush()?;
-            }
-            revises = self.known.get(id).and_then(|(seq, _)| *seq);
-            self.report.revised += 1;
+        if self.pending.len() >= BATCH || self.pending_bytes >= BATCH_BYTES {
+            self.flush()?;
         }
-        self.known.insert(id.clone(), (None, identity.content));
-        let (episode, identity) = (Box::new(episode.clone()), Box::new(identity));
-        self.pending.push(Pending::Episode { episode, identity, revises });
         Ok(())
     }
 
+    /// Takes an episode up; says whether it tells the record something new.
+    fn episode(&mut self, prepared: Prepared, redacted: u64) -> Result<bool, AppError> {
+        let Prepared { episode, content, bytes } = prepared;
+        let identity = Identity::make(&episode, content, self.lab.notebook.blobs())?;
+        let (source, id) = (&episode.source.name, &identity.external_id);
+        let mut seen = self.known.see(source, id, identity.content);
+        if matches!(seen, Seen::OtherPending) {
+            // What it revises must have a number, so it goes to the record first.
+            self.flush()?;
+            seen = self.known.see(source, id, identity.content);
+        }
+        let revises = match seen {
+            Seen::Same => return Ok(false),
+            Seen::New | Seen::OtherPending => None,
+            Seen::Other(seq) => Some(seq),
+        };
+        self.report.revised += u64::from(revises.is_some());
+        self.known.put(source, id, identity.content, None);
+        let stored = identity.stored(bytes);
+        self.pending_bytes += stored.len();
+        let body = identity.body(&stored);
+        let facts = self.opened.trace_facts(&episode, (&identity, body), redacted);
+        self.pending.push(Pending::Episode(Box::new(Coming { facts, stored, revises })));
+        Ok(true)
+    }
+
     fn flush(&mut self) -> Result<(), AppError> {
-        let pending = std::mem::take(&mut self.pending);
-        let bodies: Vec<Vec<u8>> = pending
-            .iter()
-            .filter_map(|one| match one {
-                Pending::Episode { episode, identity, .. } => {
-                    Some(identity.stored(episode.to_bytes()))
-                }
-                Pending::Rejected(_) => None,
-            })
-            .collect();
+        let mut pending = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        let take = |one: &mut Pending| match one {
+            Pending::Episode(coming) => Some(std::mem::take(&mut coming.stored)),
+            Pending::Rejected(_) => None,
+        };
+        let bodies: Vec<Vec<u8>> = pending.iter_mut().filter_map(take).collect();
         self.lab.notebook.blobs().put_many(&bodies)?;
-        let mut bodies = bodies.iter();
+        drop(bodies);
         let mut events = Vec::with_capacity(pending.len());
         for one in &pending {
             events.push(match one {
                 Pending::Rejected(facts) => self.rejection(facts)?,
-                Pending::Episode { episode, identity, revises } => {
-                    let stored = bodies.next().map(Vec::as_slice).unwrap_or_default();
-                    let body = identity.body(stored);
-                    let facts = self.imported.trace_facts(episode, identity, body);
-                    self.trace(facts, *revises)?
-                }
+                Pending::Episode(coming) => self.trace(coming)?,
             });
         }
         let appended = self.lab.notebook.append(&[], events)?;
         for (one, done) in pending.iter().zip(appended) {
-            if let Pending::Episode { identity, .. } = one {
-                let id = identity.external_id.clone();
-                self.known.insert(id, (Some(done.seq()), identity.content));
+            if let Pending::Episode(coming) = one {
+                let TraceIngested { source, external_id, content, .. } = &coming.facts;
+                self.known.put(source, external_id, *content, Some(done.seq()));
             }
         }
         Ok(())
@@ -342,13 +322,14 @@ impl Appender<'_> {
         self.lab.event(&format!("trace/{source}"), &id, facts, Place::default())
     }
 
-    fn trace(&self, facts: TraceIngested, revises: Option<u64>) -> Result<NewEvent, AppError> {
+    fn trace(&self, coming: &Coming) -> Result<NewEvent, AppError> {
+        let facts = &coming.facts;
         let key = Digest::of_json(&(&facts.source, &facts.external_id, facts.content))?;
         let stream = format!("trace/{}", facts.source);
-        match revises {
-            None => self.lab.event(&stream, &format!("trace/{key}"), &facts, Place::default()),
+        match coming.revises {
+            None => self.lab.event(&stream, &format!("trace/{key}"), facts, Place::default()),
             Some(seq) => {
-                let facts = TraceRevised { revises: seq, trace: facts };
+                let facts = TraceRevised { revises: seq, trace: facts.clone() };
                 let id = format!("revise/{seq}/{key}");
                 self.lab.event(&stream, &id, &facts, Place::default().because(seq))
             }

@@ -3,9 +3,9 @@
 mod files;
 mod identity;
 mod import;
+mod known;
+mod opened;
 
-pub use files::{found, head};
 pub use identity::Identity;
-pub use import::{
-    FileReport, ImportReport, Imported, committed_file, import, read_file, trace_facts,
-};
+pub use import::{FileReport, ImportReport, import, trace_facts};
+pub use opened::{Asked, Fresh, Opened, Prepared, committed_file};

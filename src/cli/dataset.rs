@@ -1,19 +1,22 @@
 //! `ledger dataset`.
 
+mod diff;
+mod list;
+mod show;
+
 use std::fmt::Write as _;
 
 use ledger::catalogue::SplitBuilt;
-use queries::projection::fold_all;
 use serde_json::json;
 
 use super::split::Sides;
 use super::{Globals, Output};
-use crate::build::{SplitSource, SplitWish, build_split, load_split, rows_of_query, wish_of_query};
+use crate::build::{SplitSource, SplitWish, build_split, rows_of_query, wish_of_query};
 use crate::error::AppError;
 use crate::lab::Lab;
-use crate::rows::{Traces, View};
+use crate::rows::Traces;
 
-/// List, show and build datasets.
+/// List, show, compare, build and write out datasets.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -24,11 +27,8 @@ pub(super) struct Args {
 enum Action {
     /// List datasets
     List,
-    /// Show a dataset's rows with their sides
-    Show {
-        /// Name, or the start of its identity
-        name: String,
-    },
+    Show(show::Args),
+    Diff(diff::Args),
     /// Freeze a dataset from what a search finds: traces with a gold or a correction, failed cases
     Build(Build),
 }
@@ -50,8 +50,9 @@ struct Build {
 
 pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     match args.action {
-        Action::List => list(globals),
-        Action::Show { name } => show(globals, &name),
+        Action::List => list::run(globals),
+        Action::Show(args) => show::run(globals, args),
+        Action::Diff(args) => diff::run(globals, args),
         Action::Build(build) => {
             let (split, left_out) = globals.with_lab(|lab| {
                 let wish = wish_of_query(
@@ -99,27 +100,4 @@ pub(super) fn lines(facts: &SplitBuilt, event: u64) -> String {
     }
     let _ = write!(text, "\n  licences: {}", facts.licences.join(", "));
     text
-}
-
-fn list(globals: &Globals) -> Result<Output, AppError> {
-    let state = fold_all(&globals.reader()?)?;
-    let mut text = String::new();
-    let mut json = Vec::new();
-    for built in &state.datasets.splits {
-        let _ = writeln!(text, "{}", lines(&built.facts, built.event));
-        json.push(json!({ "event": built.event, "dataset": built.facts }));
-    }
-    Ok(Output::lines(json, text))
-}
-
-fn show(globals: &Globals, name: &str) -> Result<Output, AppError> {
-    let view = View::now(globals.reader()?);
-    let split = load_split(&view, name)?;
-    let traces = Traces::list(&view)?;
-    let mut text = lines(&split.facts, split.event);
-    for row in &split.manifest.rows {
-        let query = traces.episode(row.seq)?.query;
-        let _ = write!(text, "\n{:?} event {} [{}] {query}", row.side, row.seq, row.stratum);
-    }
-    Output::document(&split.manifest, text)
 }

@@ -9,7 +9,7 @@ use queries::report::{IntervalSpec, ReportSpec};
 use super::DemoWish;
 use super::summary::Verdicts;
 use crate::build::{DEV_OF, Split, SplitSource, SplitWish, Suite, build_split, build_suite};
-use crate::capture::{ImportReport, import};
+use crate::capture::{Asked, ImportReport, import};
 use crate::error::{AppError, Kind};
 use crate::eval::{Arm, EvalWish, Evaluated, Local, Recorded, evaluate, propose_cep};
 use crate::hub::Base;
@@ -60,7 +60,7 @@ pub(super) struct After {
 /// # Errors
 /// When an input cannot be read or a suite or split is refused.
 pub(super) fn data(lab: &Lab<'_>, inputs: &Path) -> Result<Data, AppError> {
-    let report = import(lab, &[inputs.to_owned()], None)?;
+    let report = import(lab, &[inputs.to_owned()], &Asked::default())?;
     let suite = |name: &str, track: &str, questions: &str, golds: &[&str], wider: &[&str]| {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         build_suite(

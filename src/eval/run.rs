@@ -210,7 +210,7 @@ fn begin(
     let look = TestLookedAt {
         name: wish.suite.facts.name.clone(),
         suite: wish.suite.facts.suite,
-        deployment: Digest::of_json(&wish.arm.deployment())?,
+        deployment: Some(Digest::of_json(&wish.arm.deployment())?),
         scorer: wish.suite.facts.scorer,
         purpose: "eval".to_owned(),
     };

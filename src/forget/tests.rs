@@ -46,7 +46,8 @@ impl Made {
     /// Adds a row of a subject, or of nobody.
     fn row(&self, subject: Option<&str>, words: &str) -> u64 {
         let episode = episode(subject, words);
-        let identity = Identity::make(&episode, self.notebook.blobs()).unwrap();
+        let identity =
+            Identity::make(&episode, episode.content_digest(), self.notebook.blobs()).unwrap();
         let stored = identity.stored(episode.to_bytes());
         self.notebook.blobs().put(&stored).unwrap();
         self.append(&trace_facts(&episode, &identity, identity.body(&stored)))

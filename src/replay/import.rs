@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
 
 use datasets::ingest::Format;
+use datasets::redact::Rules;
 use ledger::catalogue::{DatasetImported, TraceIngested, TraceRejected, TraceRevised};
 use ledger::{Blobs, Digest, Envelope, Facts as _};
 use queries::replay::Replayed;
 
 use super::Redone;
-use crate::capture::{Identity, Imported, committed_file, read_file};
+use crate::capture::{Asked, Fresh, Identity, Opened, committed_file};
 use crate::error::AppError;
 
 /// Imports again what a source's events tell. Files that are gone or changed since are left out,
@@ -29,8 +30,7 @@ pub(super) fn redo(source: &str, recorded: &[Envelope], blobs: &Blobs) -> Result
         from = at + 1;
         match at_hand(event, &facts, blobs)? {
             Ok(path) => {
-                let format = Some(Format::from_str(&facts.format)?);
-                let imported = read_file(&path, format, blobs.subjects())?;
+                let opened = Opened::open(&path, &asked(&facts)?)?;
                 let all = told.len();
                 let told = still_told(told, blobs)?;
                 if told.len() < all {
@@ -39,7 +39,7 @@ pub(super) fn redo(source: &str, recorded: &[Envelope], blobs: &Blobs) -> Result
                         "erased: {count} events of {source} are of forgotten subjects"
                     ));
                 }
-                import((&imported, blobs), &told, &mut known, &mut redone.replayed)?;
+                import((&opened, blobs), &told, &mut known, &mut redone.replayed)?;
                 redone.recorded.extend(told);
             }
             Err(why) => {
@@ -54,6 +54,15 @@ pub(super) fn redo(source: &str, recorded: &[Envelope], blobs: &Blobs) -> Result
     }
     redone.scope = (!scope.is_empty()).then(|| scope.join("; "));
     Ok(redone)
+}
+
+/// Returns how a file was read, as its import tells.
+fn asked(facts: &DatasetImported) -> Result<Asked, AppError> {
+    Ok(Asked {
+        format: Some(Format::from_str(&facts.format)?),
+        rules: Rules::from_names(&facts.rules)?,
+        subject_field: facts.subject_field.clone(),
+    })
 }
 
 /// What a source's events have told so far.
@@ -137,7 +146,7 @@ fn at_hand(
 
 /// Makes the events of one file; `told` gives the numbers that revisions refer to.
 fn import(
-    (imported, blobs): (&Imported, &Blobs),
+    (opened, blobs): (&Opened, &Blobs),
     told: &[Envelope],
     known: &mut Known,
     replayed: &mut Vec<Replayed>,
@@ -145,21 +154,19 @@ fn import(
     let mut seqs = told.iter().map(|event| event.seq);
     let mut next = || seqs.next().unwrap_or(u64::MAX);
     let personal = personal(told)?;
-    for row in &imported.rows {
-        let episodes = match &row.result {
-            Ok(episodes) => episodes,
-            Err(reason) => {
-                let facts = imported.rejected_facts(row, reason);
-                if !known.rejections.contains(&facts) {
-                    next();
-                    replayed.push(Replayed::new(&facts)?);
-                    known.rejections.push(facts);
-                }
-                continue;
+    let facts = opened.for_each(blobs.subjects(), &|_| (), |Fresh { row, episodes }| {
+        if let Err(reason) = &row.result {
+            let facts = opened.rejected_facts(&row, reason);
+            if !known.rejections.contains(&facts) {
+                next();
+                replayed.push(Replayed::new(&facts)?);
+                known.rejections.push(facts);
             }
-        };
-        for episode in episodes {
-            let Some(identity) = Identity::known(episode, blobs)? else { continue };
+        }
+        for one in episodes {
+            let Some(identity) = Identity::known(&one.episode, one.content, blobs)? else {
+                continue;
+            };
             let (id, content) = (identity.external_id.clone(), identity.content);
             // A subject that was forgotten and came back is told of by later events only.
             if identity.key.is_some() && !personal.contains(&id) {
@@ -170,14 +177,15 @@ fn import(
                 continue;
             }
             known.episodes.insert(id, (content, next()));
-            let body = identity.body(&identity.stored(episode.to_bytes()));
-            let facts = imported.trace_facts(episode, &identity, body);
+            let body = identity.body(&identity.stored(one.bytes));
+            let facts = opened.trace_facts(&one.episode, (&identity, body), row.redacted);
             replayed.push(match before {
                 None => Replayed::new(&facts)?,
                 Some((_, revises)) => Replayed::new(&TraceRevised { revises, trace: facts })?,
             });
         }
-    }
-    replayed.push(Replayed::new(&imported.facts)?);
+        Ok(())
+    })?;
+    replayed.push(Replayed::new(&facts)?);
     Ok(())
 }

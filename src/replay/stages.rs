@@ -266,7 +266,7 @@ fn look(
     let facts = TestLookedAt {
         name: name.clone(),
         suite,
-        deployment,
+        deployment: Some(deployment),
         scorer,
         purpose: "replay".to_owned(),
     };

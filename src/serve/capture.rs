@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use datasets::redact::Rules;
 use datasets::template::query_of;
 use datasets::{Answer, Episode, Gold, Source, Turn};
 use ledger::catalogue::{FeedbackRecorded, Location, TraceIngested, TraceRevised};
@@ -135,7 +136,7 @@ impl Capture {
         flags.extend(engine.marks());
         flags.sort();
         let call = datasets::gold::strict_call(&served.text);
-        let episode = Episode {
+        let mut episode = Episode {
             schema: 1,
             track: if call.is_some() { "toolcall" } else { "chat" }.to_owned(),
             tools: Vec::new(),
@@ -158,13 +159,18 @@ impl Capture {
             subject: served.subject.clone(),
             flags,
         };
-        let blobs = lab.notebook.blobs();
+        let rules = Rules::default();
+        let redacted = rules.redact(&mut episode);
+        let (blobs, content) = (lab.notebook.blobs(), episode.content_digest());
         // The response's id says nothing of the words, so it stays as it is: feedback names it.
-        let identity =
-            Identity { external_id: served.id.clone(), ..Identity::make(&episode, blobs)? };
+        let identity = Identity {
+            external_id: served.id.clone(),
+            ..Identity::make(&episode, content, blobs)?
+        };
         let stored = identity.stored(episode.to_bytes());
         blobs.put(&stored)?;
         let mut facts = trace_facts(&episode, &identity, identity.body(&stored));
+        (facts.rules, facts.redacted) = (rules.names().to_vec(), redacted);
         // What a subject's answer calls is made of its words, and facts cannot be forgotten.
         if let Some(answer) = episode.answer.as_ref().filter(|_| identity.key.is_none()) {
             facts.tools.extend(answer.calls.iter().map(|call| call.name.clone()));

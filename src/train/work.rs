@@ -40,7 +40,7 @@ impl RowSet {
         let row = |seq: u64| -> Result<TrainingRow, AppError> {
             let episode = traces.episode(seq)?;
             let messages = prompt::messages(episode.prompt_turns(), cep);
-            Ok(model.renderer.training_row(&messages, &trained_answer(&episode), limit)?)
+            Ok(model.renderer.training_row(&messages, &prompt::trained_answer(&episode), limit)?)
         };
         let side = |side| split.manifest.side(side).map(|at| at.seq);
         let train = side(Side::Train).map(|seq| Ok((seq, row(seq)?)));
@@ -51,15 +51,6 @@ impl RowSet {
     /// Lists the events of rows whose answer was cut.
     pub fn truncated(&self) -> Vec<u64> {
         self.train.iter().filter(|(_, row)| row.truncated).map(|(seq, _)| *seq).collect()
-    }
-}
-
-/// Returns the answer that a row teaches. The toolcall prompt asks for exactly one call, so it is
-/// the first where several are known.
-fn trained_answer(episode: &datasets::Episode) -> String {
-    match episode.gold.calls().first() {
-        Some(first) if episode.track == "toolcall" => datasets::gold::write_wrapper(first),
-        _ => episode.gold_text(),
     }
 }
 

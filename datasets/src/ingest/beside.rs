@@ -15,3 +15,21 @@ pub struct Beside {
     /// Function documents by the name of their class.
     pub functions: BTreeMap<String, Vec<Value>>,
 }
+
+impl Beside {
+    /// Reads what lies beside a file.
+    ///
+    /// # Errors
+    /// When such a file is there but cannot be read.
+    pub fn find(
+        _path: &std::path::Path,
+        _format: super::Format,
+    ) -> Result<Self, super::IngestError> {
+        Ok(Self::default())
+    }
+
+    /// Tells a file that is read beside others only.
+    pub fn is_companion(_path: &std::path::Path) -> bool {
+        false
+    }
+}

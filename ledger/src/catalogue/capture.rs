@@ -39,6 +39,27 @@ pub struct TraceIngested {
     pub tools: Vec<String>,
     /// Marks such as `answer.recorded` or `unpromoted`.
     pub flags: Vec<String>,
+    /// Redaction rules that its texts went through, with their versions, as in `secrets/1`.
+    pub rules: Vec<String>,
+    /// Places at which a placeholder stands for what those rules took out.
+    pub redacted: u64,
+}
+
+/// Schema 1 knew no redaction.
+fn trace_of_1(mut facts: Value) -> Value {
+    if let Some(fields) = facts.as_object_mut() {
+        fields.insert("rules".to_owned(), Value::Array(Vec::new()));
+        fields.insert("redacted".to_owned(), Value::from(0));
+    }
+    facts
+}
+
+/// Schema 1 held a trace of schema 1.
+fn revised_of_1(mut facts: Value) -> Value {
+    if let Some(trace) = facts.get_mut("trace") {
+        *trace = trace_of_1(trace.take());
+    }
+    facts
 }
 
 /// The content behind a known external id changed.
@@ -102,6 +123,24 @@ pub struct DatasetImported {
     pub accepted: u64,
     /// Rows that could not be read.
     pub rejected: u64,
+    /// Redaction rules that the rows went through, with their versions.
+    pub rules: Vec<String>,
+    /// Places at which those rules put a placeholder.
+    pub redacted: u64,
+    /// Member of a row that named its subject, where one was asked for.
+    pub subject_field: Option<String>,
+    /// SHA-256 of the files that were read beside it (possible answers, function documents).
+    pub beside: Vec<Digest>,
+}
+
+/// Schema 1 knew neither redaction, subject fields nor files beside.
+fn imported_of_1(mut facts: Value) -> Value {
+    facts = trace_of_1(facts);
+    if let Some(fields) = facts.as_object_mut() {
+        fields.insert("subject_field".to_owned(), Value::Null);
+        fields.insert("beside".to_owned(), Value::Array(Vec::new()));
+    }
+    facts
 }
 
 /// A subject was forgotten: the key was destroyed, and with it everything it encrypted.
@@ -117,9 +156,9 @@ pub struct BodyErased {
 
 facts! {
     BodyErased = "body.erased" / 1,
-    TraceIngested = "trace.ingested" / 1,
-    TraceRevised = "trace.revised" / 1,
+    TraceIngested = "trace.ingested" / 2 from [trace_of_1],
+    TraceRevised = "trace.revised" / 2 from [revised_of_1],
     TraceRejected = "trace.rejected" / 1,
     FeedbackRecorded = "feedback.recorded" / 2 from [feedback_of_1],
-    DatasetImported = "dataset.imported" / 1,
+    DatasetImported = "dataset.imported" / 2 from [imported_of_1],
 }

@@ -1,4 +1,5 @@
-//! Streams `dataset/<name>`, `suite/<name>` and `cep/<name>`: frozen data and prefixes.
+//! Streams `dataset/<name>`, `suite/<name>`, `cep/<name>` and `search/<name>`: frozen data, prefixes
+//! and saved searches.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -89,12 +90,26 @@ pub struct TestLookedAt {
     pub name: String,
     /// Its digest.
     pub suite: Digest,
-    /// Deployment that was scored.
-    pub deployment: Digest,
+    /// Deployment that was scored; none where somebody read the questions.
+    pub deployment: Option<Digest>,
     /// Identity of the scorer.
     pub scorer: Digest,
-    /// Why: `eval` or `replay`.
+    /// Why: `eval`, `replay`, or `show: ` with the reason that was given.
     pub purpose: String,
+}
+
+/// Schema 1 always named a deployment, in the same form.
+fn looked_of_1(facts: Value) -> Value {
+    facts
+}
+
+/// A search was given a name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SearchSaved {
+    /// Name, which also names the stream.
+    pub name: String,
+    /// Words, filters and order; null where the name was given up.
+    pub search: Value,
 }
 
 /// A context engineering prefix was put forward.
@@ -115,6 +130,7 @@ pub struct CepProposed {
 facts! {
     SplitBuilt = "split.built" / 1,
     SuiteBuilt = "suite.built" / 1,
-    TestLookedAt = "test.looked_at" / 1,
+    TestLookedAt = "test.looked_at" / 2 from [looked_of_1],
+    SearchSaved = "search.saved" / 1,
     CepProposed = "cep.proposed" / 1,
 }

@@ -62,8 +62,8 @@ pub struct Built<T> {
 pub struct Look {
     /// Event.
     pub event: u64,
-    /// Deployment that was scored.
-    pub deployment: Digest,
+    /// Deployment that was scored; none where somebody read the questions.
+    pub deployment: Option<Digest>,
     /// `eval` or `replay`.
     pub purpose: String,
 }

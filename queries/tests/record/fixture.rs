@@ -160,6 +160,8 @@ pub(crate) fn ingested(lab: &Lab, episode: &Episode) -> TraceIngested {
         track: episode.track.clone(),
         tools: episode.tool_names(),
         flags: episode.flags.clone(),
+        rules: Vec::new(),
+        redacted: 0,
     }
 }
 
@@ -183,6 +185,10 @@ fn import(lab: &mut Lab) {
         rows: 13,
         accepted: 12,
         rejected: 1,
+        rules: Vec::new(),
+        redacted: 0,
+        subject_field: None,
+        beside: Vec::new(),
     };
     lab.append("trace/toolcall/train", &imported);
 }
@@ -417,7 +423,7 @@ pub(crate) fn evaluate(lab: &mut Lab, label: &str, exact: u32) {
     let looked = TestLookedAt {
         name: "toolcall-teacher".to_owned(),
         suite: lab.suite.1,
-        deployment: id,
+        deployment: Some(id),
         scorer,
         purpose: "eval".to_owned(),
     };
