@@ -1,11 +1,11 @@
 //! Readers: files of traces in, canonical episodes out, one file per format.
 //!
 //! A row that cannot be read becomes a rejection with its place and reason, and reading goes on.
-//! Only an input that cannot be read at all, or is not of the format, ends in an error.
+//! Only an input that cannot be read at all, or is not of the format, ends in an error. How rows may
+//! be laid out in a file, and how that is told, is written in `ingest/records.rs`.
 
 use std::fmt;
 use std::io::BufRead;
-use std::path::Path;
 use std::str::FromStr;
 
 use ledger::Digest;
@@ -19,8 +19,10 @@ mod bfcl;
 mod biz_entity;
 mod cep_text;
 mod chat;
+mod detect;
 mod episodes;
 mod exchange;
+mod gzip;
 mod hermes;
 mod langfuse;
 mod lines;
@@ -29,12 +31,16 @@ mod openai;
 mod prompt_completion;
 mod provenance;
 mod recorded;
+mod records;
+mod stream;
 mod tau_bench;
 mod workflow_log;
 mod xlam;
 
 pub use beside::Beside;
 pub use cep_text::{CepText, cep_of};
+pub use detect::{detect, is_companion};
+pub use gzip::{Opened, head, opened};
 pub use provenance::{SourceInfo, source_name};
 
 /// A format that can be read.
@@ -200,7 +206,7 @@ impl Format {
             Self::Exchange => &["request", "response"],
             Self::Bfcl => &["id", "question"],
             Self::TauBench => &["task_id", "traj"],
-            Self::WorkflowLog => &["agent_type", "user_query", "assistant_response"],
+            Self::WorkflowLog => &["agent_type", "user_query"],
             Self::CepText => &["cep"],
         }
     }
@@ -224,55 +230,22 @@ impl FromStr for Format {
     }
 }
 
-/// Tells the format of a file by its first bytes; none where they are not enough to be sure.
-///
-/// The keys of the first object are read, even where the bytes end inside it. A path that ends in
-/// neither `.jsonl`, `.json` nor `.ndjson` is read like the others: the content decides.
-pub fn detect(_path: &Path, first_bytes: &[u8]) -> Option<Format> {
-    let keys = lines::first_keys(&String::from_utf8_lossy(first_bytes));
-    let has = |key: &&str| keys.iter().any(|known| known == key);
-    let mut found = Format::ALL
-        .into_iter()
-        .filter(|format| *format != Format::LangfuseExport && format.keys().iter().all(has));
-    found.next().or_else(|| {
-        // The trace stands before the observations and may be longer than the first bytes.
-        (keys.first().is_some_and(|key| key == "trace" || key == "observations"))
-            .then_some(Format::LangfuseExport)
-    })
-}
-
-/// Unpacks.
-///
-/// # Errors
-/// Never.
-pub fn opened<'a, R: BufRead + 'a>(
-    input: R,
-    _file: &str,
-) -> Result<Box<dyn BufRead + 'a>, IngestError> {
-    Ok(Box::new(input))
-}
-
-/// Head.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn head(input: impl BufRead, n: usize) -> std::io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    std::io::Read::read_to_end(&mut std::io::Read::take(input, n as u64), &mut head)?;
-    Ok(head)
-}
-
 /// Reads `input` row by row.
 ///
-/// Lines are read one at a time, so that a file of any length needs little memory; a Langfuse
-/// export is one document and is read whole.
+/// For every format of rows, the rows may stand one a line, in one array, or as JSON values of any
+/// layout one after another; the content decides. A broken row is a rejection, and reading goes
+/// on. No more than the longest row is held (64 MiB; of a Langfuse export 256 MiB), so that a file
+/// of any length needs little memory. What is packed with gzip is unpacked.
+///
+/// A prefix is no trace: see [`cep_of`].
 pub fn read<'a, R: BufRead + 'a>(
     input: R,
     source: &'a SourceInfo,
     reading: &'a Reading,
 ) -> Box<dyn Iterator<Item = Result<Row, IngestError>> + 'a> {
     let read_row: lines::ReadRow = match reading.format {
-        Format::LangfuseExport => return Box::new(langfuse::read(input, source).into_iter()),
+        Format::LangfuseExport => return langfuse::rows(input, source, reading),
+        Format::CepText => return Box::new(std::iter::once(Err(cep_text::no_trace(source)))),
         Format::PromptCompletion => prompt_completion::read,
         Format::RecordedAnswers => recorded::read,
         Format::Hermes => hermes::read,
@@ -284,12 +257,19 @@ pub fn read<'a, R: BufRead + 'a>(
         Format::Bfcl => bfcl::read,
         Format::TauBench => tau_bench::read,
         Format::WorkflowLog => workflow_log::read,
-        Format::CepText => cep_text::read,
     };
     lines::rows(input, source, reading, read_row)
 }
 
 #[cfg(test)]
+mod container_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod readers_tests;
+#[cfg(test)]
 mod samples_tests;
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 mod tests;

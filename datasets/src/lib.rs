@@ -7,6 +7,8 @@
 pub mod cep;
 pub mod episode;
 pub mod export;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod gold;
 pub mod ingest;
 pub mod leak;

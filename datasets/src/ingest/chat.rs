@@ -28,7 +28,8 @@ pub(super) fn turns_of(input: &Value) -> Result<Vec<Turn>, String> {
     match input {
         Value::Null => Err("no input".to_owned()),
         Value::String(text) => Ok(vec![Turn::text("user", text.clone())]),
-        Value::Array(items) => items.iter().map(turn_of).collect(),
+        // What a model thought before is not shown to it again.
+        Value::Array(items) => items.iter().filter(|item| !is_thought(item)).map(turn_of).collect(),
         Value::Object(object) => {
             let system = object.get("system").and_then(Value::as_str);
             let mut turns: Vec<Turn> =
@@ -65,28 +66,55 @@ pub(super) fn answer_of(output: &Value) -> Result<(Option<String>, Vec<Call>), S
     Ok((text, turn.tool_calls))
 }
 
+/// Says whether an item of the Responses API is neither message nor call nor result.
+fn is_thought(item: &Value) -> bool {
+    let kind = item.get("type").and_then(Value::as_str);
+    item.get("role").is_none() && matches!(kind, Some("reasoning" | "item_reference"))
+}
+
 fn answer_turn(object: &Map<String, Value>) -> Result<Turn, String> {
     let first =
         |key: &str| object.get(key).and_then(Value::as_array).and_then(|items| items.first());
     if let Some(choice) = first("choices").or_else(|| first("candidates")) {
+        if let Some(text) = choice.get("text").and_then(Value::as_str) {
+            return Ok(Turn::text("assistant", text));
+        }
         let inner = choice.get("message").or_else(|| choice.get("content"));
-        return turn_of(inner.ok_or("a choice without a message")?);
+        return own_turn_of(inner.ok_or("a choice without a message")?);
     }
     if let Some(message) = object.get("message") {
-        return turn_of(message);
+        return own_turn_of(message);
+    }
+    if let Some(text) = object.get("completion").and_then(Value::as_str) {
+        return Ok(Turn::text("assistant", text));
     }
     if let Some(items) = object.get("output").and_then(Value::as_array) {
         // The Responses API: messages and calls side by side.
         let mut all = Turn::text("assistant", "");
-        for turn in items.iter().filter_map(|item| turn_of(item).ok()) {
+        let kind = |item: &Value| item.get("type").and_then(Value::as_str).map(str::to_owned);
+        let is_said = |item: &&Value| {
+            matches!(kind(item).as_deref(), None | Some("message" | "function_call"))
+        };
+        for turn in items.iter().filter(is_said).map(turn_of) {
+            let turn = turn?;
             all.content.push_str(&turn.content);
             all.tool_calls.extend(turn.tool_calls);
         }
         return Ok(all);
     }
-    let mut with_role = object.clone();
-    with_role.entry("role").or_insert_with(|| Value::from("assistant"));
-    turn_of(&Value::Object(with_role))
+    own_turn_of(&Value::Object(object.clone()))
+}
+
+/// Reads a message that can only be the model's own, whether or not it says so.
+fn own_turn_of(message: &Value) -> Result<Turn, String> {
+    match message {
+        Value::Object(object) if !object.contains_key("role") => {
+            let mut object = object.clone();
+            object.insert("role".to_owned(), Value::from("assistant"));
+            turn_of(&Value::Object(object))
+        }
+        _ => turn_of(message),
+    }
 }
 
 /// Reads one message.
@@ -116,30 +144,55 @@ fn turn_of(message: &Value) -> Result<Turn, String> {
     };
     let mut turn = Turn::text(role, "");
     match object.get("content").or_else(|| object.get("parts")).or_else(|| object.get("text")) {
-        Some(Value::Array(parts)) => parts.iter().for_each(|part| add_part(&mut turn, part)),
+        Some(Value::Array(parts)) => {
+            parts.iter().try_for_each(|part| add_part(&mut turn, part))?;
+        }
         Some(Value::Object(inner)) if inner.contains_key("parts") => {
             let parts = inner.get("parts").and_then(Value::as_array);
-            parts.into_iter().flatten().for_each(|part| add_part(&mut turn, part));
+            parts.into_iter().flatten().try_for_each(|part| add_part(&mut turn, part))?;
         }
         Some(other) => turn.content = text_of(other),
         None => {}
+    }
+    if let Some(Value::String(refusal)) = object.get("refusal")
+        && turn.content.is_empty()
+    {
+        turn.content.clone_from(refusal);
+    }
+    if turn.role == "user" && is_of_results(object) {
+        "tool".clone_into(&mut turn.role);
     }
     let more = object.get("additional_kwargs").and_then(|more| more.get("tool_calls"));
     let calls = object.get("tool_calls").or_else(|| object.get("toolCalls")).or(more);
     for call in calls.and_then(Value::as_array).into_iter().flatten() {
         turn.tool_calls.push(call_of(call).ok_or("a call without name or arguments")?);
     }
+    if let Some(call) = object.get("function_call").filter(|call| call.is_object()) {
+        turn.tool_calls.push(call_of(call).ok_or("a call without name or arguments")?);
+    }
     Ok(turn)
 }
 
-fn add_part(turn: &mut Turn, part: &Value) {
+/// Says whether a message brings nothing but results of tools, as Anthropic writes them.
+fn is_of_results(message: &Map<String, Value>) -> bool {
+    let parts = message.get("content").and_then(Value::as_array);
+    parts.is_some_and(|parts| {
+        let kinds = |part: &Value| part.get("type").and_then(Value::as_str) == Some("tool_result");
+        !parts.is_empty() && parts.iter().all(kinds)
+    })
+}
+
+fn add_part(turn: &mut Turn, part: &Value) -> Result<(), String> {
     if let Some(call) = call_of(part).or_else(|| call_of(part.get("function_call")?)) {
         turn.tool_calls.push(call);
-        return;
+        return Ok(());
+    }
+    if part.get("type").and_then(Value::as_str) == Some("tool_use") {
+        return Err("a call without name or arguments".to_owned());
     }
     let text = match part {
         Value::String(text) => text.clone(),
-        part => ["text", "content", "result", "output", "response", "function_response"]
+        part => ["text", "content", "result", "output", "response", "function_response", "refusal"]
             .iter()
             .find_map(|&key| part.get(key))
             .map(text_of)
@@ -149,6 +202,7 @@ fn add_part(turn: &mut Turn, part: &Value) {
         turn.content.push('\n');
     }
     turn.content.push_str(&text);
+    Ok(())
 }
 
 fn text_of(value: &Value) -> String {
@@ -160,7 +214,7 @@ fn text_of(value: &Value) -> String {
 }
 
 /// Reads a call, in any of the shapes that providers give it.
-fn call_of(value: &Value) -> Option<Call> {
+pub(super) fn call_of(value: &Value) -> Option<Call> {
     let object = value.as_object()?;
     let inner = object.get("function").and_then(Value::as_object).unwrap_or(object);
     let name = ["name", "toolName"].iter().find_map(|&key| inner.get(key)?.as_str())?;

@@ -1,6 +1,7 @@
 //! Langfuse exports: `{trace, observations: [...]}`, one document or an array of them.
 //!
-//! Each generation is a row, numbered by its place among the observations (over the whole file).
+//! Each generation is a row, numbered by its place among the observations (over the whole file);
+//! its id is that of its trace and its own. Exports are read one at a time.
 //! A generation that contains another generation is the wrapper of its framework around the same
 //! request, and is passed over.
 
@@ -9,53 +10,137 @@ use std::io::BufRead;
 
 use ledger::Digest;
 use ledger::catalogue::Location;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::chat::{answer_of, open, tools_of, turns_of};
+use super::gzip::{Opened, opened};
+use super::lines::{object_of, subject_of_row};
 use super::make::{finish, last_user, start, subject_of};
-use super::{Format, IngestError, Row, SourceInfo};
+use super::records::{Record, Records};
+use super::{Format, IngestError, Reading, Row, SourceInfo};
 use crate::episode::{Answer, Episode, Gold, Tool};
 use crate::template::query_of;
 
-/// Reads the whole export.
-pub(super) fn read(mut input: impl BufRead, source: &SourceInfo) -> Vec<Result<Row, IngestError>> {
-    let mut bytes = Vec::new();
-    if let Err(error) = input.read_to_end(&mut bytes) {
-        return vec![Err(IngestError::Io { file: source.file.clone(), row: 1, source: error })];
-    }
-    let wrong = |reason: String| {
-        let file = source.file.clone();
-        vec![Err(IngestError::NotOfFormat { file, format: Format::LangfuseExport, reason })]
-    };
-    let document: Value = match serde_json::from_slice(&bytes) {
-        Ok(document) => document,
-        Err(error) => return wrong(format!("broken JSON: {error}")),
-    };
-    let exports = match &document {
-        Value::Array(exports) => exports.iter().collect(),
-        export => vec![export],
-    };
-    let mut rows = Vec::new();
-    let mut row = 0;
-    for export in exports {
-        let Some(observations) = observations(export) else {
-            return wrong("no array \"observations\"".to_owned());
-        };
-        let wrappers = wrappers(observations);
-        for observation in observations {
-            row += 1;
-            let id = text(observation, "id");
-            if is_generation(observation) && !id.is_some_and(|id| wrappers.contains(id)) {
-                rows.push(Ok(row_of(export, observation, source, row)));
-            }
-        }
-    }
-    rows
+/// Longest export that is read into memory. A file may hold any number of them.
+const EXPORT_BYTES_MAX: usize = 256 << 20;
+
+/// Reads export by export.
+pub(super) fn rows<'a, R: BufRead + 'a>(
+    input: R,
+    source: &'a SourceInfo,
+    reading: &'a Reading,
+) -> Box<dyn Iterator<Item = Result<Row, IngestError>> + 'a> {
+    Box::new(Exports {
+        records: Records::new(opened(input), &[], EXPORT_BYTES_MAX),
+        source,
+        reading,
+        export: None,
+        row: 0,
+        is_done: false,
+        is_checked: false,
+    })
 }
 
-fn observations(export: &Value) -> Option<&Vec<Value>> {
-    let beside = export.get("observations").and_then(Value::as_array);
-    beside.or_else(|| export.get("trace")?.get("observations")?.as_array())
+struct Exports<'a, R> {
+    records: Records<Opened<R>>,
+    source: &'a SourceInfo,
+    reading: &'a Reading,
+    /// The export that is being read.
+    export: Option<Export>,
+    /// Number of the observation, over the whole file.
+    row: u64,
+    is_done: bool,
+    /// Some export has shown that the format is right.
+    is_checked: bool,
+}
+
+struct Export {
+    /// Everything but the observations.
+    rest: Map<String, Value>,
+    observations: std::vec::IntoIter<Value>,
+    /// Observations that are parents of a generation.
+    wrappers: BTreeSet<String>,
+}
+
+impl<R: BufRead> Iterator for Exports<'_, R> {
+    type Item = Result<Row, IngestError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.is_done {
+            if let Some(row) = self
+                .export
+                .as_mut()
+                .and_then(|export| next_row(export, &mut self.row, self.source, self.reading))
+            {
+                return Some(Ok(row));
+            }
+            let record = match self.records.next() {
+                Ok(record) => record?,
+                Err(source) => {
+                    self.is_done = true;
+                    let (file, row) = (self.source.file.clone(), self.row + 1);
+                    return Some(Err(IngestError::Io { file, row, source }));
+                }
+            };
+            match export_of(&record) {
+                Ok(export) => (self.export, self.is_checked) = (Some(export), true),
+                Err(reason) => return Some(self.broken(&record, reason)),
+            }
+        }
+        None
+    }
+}
+
+impl<R: BufRead> Exports<'_, R> {
+    /// Says that an export cannot be read. If it is the first, the whole file is of another format;
+    /// of any other nobody can say whose it is, or how many rows it would have.
+    fn broken(&mut self, record: &Record, reason: String) -> Result<Row, IngestError> {
+        let file = self.source.file.clone();
+        self.export = None;
+        if !self.is_checked {
+            self.is_done = true;
+            return Err(IngestError::NotOfFormat { file, format: Format::LangfuseExport, reason });
+        }
+        self.row += 1;
+        let reason = format!("export {} of the file: {reason}", record.row);
+        Ok(Row {
+            location: Location { file, row: self.row },
+            content: record.content,
+            is_personal: true,
+            redacted: 0,
+            result: Err(self.reading.rules.redact_text(&reason)),
+        })
+    }
+}
+
+fn export_of(record: &Record) -> Result<Export, String> {
+    let mut rest = object_of(record)?;
+    let beside = rest.remove("observations");
+    let inside = || rest.get_mut("trace")?.as_object_mut()?.remove("observations");
+    let found = beside.filter(Value::is_array).or_else(inside);
+    let Some(Value::Array(observations)) = found else {
+        return Err("no array \"observations\"".to_owned());
+    };
+    let wrappers = wrappers(&observations);
+    Ok(Export { rest, observations: observations.into_iter(), wrappers })
+}
+
+/// Reads the next generation of an export.
+fn next_row(
+    export: &mut Export,
+    row: &mut u64,
+    source: &SourceInfo,
+    reading: &Reading,
+) -> Option<Row> {
+    loop {
+        let observation = export.observations.next()?;
+        *row += 1;
+        let is_wrapper = text(&observation, "id").is_some_and(|id| export.wrappers.contains(id));
+        if is_generation(&observation) && !is_wrapper {
+            let location = Location { file: source.file.clone(), row: *row };
+            return Some(row_of(&export.rest, &observation, source, (reading, location)));
+        }
+    }
 }
 
 fn is_generation(observation: &Value) -> bool {
@@ -63,38 +148,61 @@ fn is_generation(observation: &Value) -> bool {
 }
 
 /// Returns the observations that are parents of a generation.
-fn wrappers(observations: &[Value]) -> BTreeSet<&str> {
+fn wrappers(observations: &[Value]) -> BTreeSet<String> {
     let generations = observations.iter().filter(|observation| is_generation(observation));
-    generations.filter_map(|observation| text(observation, "parentObservationId")).collect()
+    generations
+        .filter_map(|observation| text(observation, "parentObservationId"))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)
 }
 
-fn row_of(export: &Value, observation: &Value, source: &SourceInfo, row: u64) -> Row {
-    let location = Location { file: source.file.clone(), row };
+fn row_of(
+    export: &Map<String, Value>,
+    observation: &Value,
+    source: &SourceInfo,
+    (reading, location): (&Reading, Location),
+) -> Row {
     let content = Digest::of(observation.to_string().as_bytes());
-    let subject = subject_of(export.get("trace").and_then(|trace| trace.get("userId")));
-    let is_personal = subject.is_some();
-    let result = episode(observation, source, location.clone())
-        .and_then(|episode| finish(Episode { subject, ..episode }))
-        .map(|episode| vec![episode]);
-    Row { location, content, is_personal, redacted: 0, result }
+    let trace = export.get("trace");
+    let nothing = Map::new();
+    let own = observation.as_object().unwrap_or(&nothing);
+    let subject = subject_of_row(reading, &[own, export]).map(|subject| {
+        subject
+            .or_else(|| subject_of(own.get("userId")))
+            .or_else(|| subject_of(trace.and_then(|trace| trace.get("userId"))))
+    });
+    let is_personal = !matches!(subject, Ok(None));
+    let mut redacted = 0;
+    let trace_id = text(observation, "traceId")
+        .or_else(|| trace.and_then(|trace| text(trace, "id")))
+        .filter(|id| !id.is_empty());
+    let result = subject
+        .and_then(|subject| {
+            let start = |id: &str| {
+                // Two exports may count their observations alike.
+                let id = trace_id.map_or_else(|| id.to_owned(), |trace| format!("{trace}/{id}"));
+                Episode { subject, ..start(source, location.clone(), Format::LangfuseExport, id) }
+            };
+            let mut episode = episode(observation, start)?;
+            redacted = reading.rules.redact(&mut episode);
+            Ok(vec![finish(episode)?])
+        })
+        .map_err(|reason| reading.rules.redact_text(&reason));
+    Row { location, content, is_personal, redacted, result }
 }
 
 /// Reads a generation. No reason quotes it: reasons stay in the log when its words have to go.
-fn episode(
-    observation: &Value,
-    source: &SourceInfo,
-    location: Location,
-) -> Result<Episode, String> {
+fn episode(observation: &Value, start: impl FnOnce(&str) -> Episode) -> Result<Episode, String> {
     let id = text(observation, "id").ok_or("the observation has no id")?;
     let part = |key: &str| open(observation.get(key).unwrap_or(&Value::Null));
     let turns = turns_of(&part("input")).map_err(|reason| format!("input: {reason}"))?;
     let (answer, calls) =
         answer_of(&part("output")).map_err(|reason| format!("output: {reason}"))?;
-    let mut episode = start(source, location, Format::LangfuseExport, id.to_owned());
+    let mut episode = start(id);
     episode.tools = tools(observation);
     episode.query = query_of(last_user(&turns));
     episode.turns = turns;

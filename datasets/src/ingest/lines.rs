@@ -1,19 +1,19 @@
-//! JSON lines: one row at a time, whatever the length of the file.
+//! Rows, whatever lays them out: each is parsed, read by its format's reader, and finished.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 
-use ledger::Digest;
 use ledger::catalogue::Location;
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
-use super::make::finish;
+use super::gzip::{Opened, opened};
+use super::make::{finish, subject_at};
+use super::records::{Record, Records};
 use super::{Beside, Format, IngestError, Reading, Row, SourceInfo, episodes};
 use crate::episode::Episode;
 
-/// Longest line that is read into memory.
-const LINE_BYTES_MAX: u64 = 64 << 20;
+/// Longest row that is read into memory.
+const ROW_BYTES_MAX: usize = 64 << 20;
 
 /// What a reader of rows is given.
 pub(super) struct Input<'a> {
@@ -36,221 +36,200 @@ pub(super) fn rows<'a, R: BufRead + 'a>(
     read: ReadRow,
 ) -> Box<dyn Iterator<Item = Result<Row, IngestError>> + 'a> {
     Box::new(Rows {
-        input,
+        records: Records::new(opened(input), reading.format.keys(), ROW_BYTES_MAX),
         source,
-        format: reading.format,
         reading,
         read,
-        line: 0,
         is_checked: false,
         is_done: false,
-        ids: BTreeMap::new(),
+        ids: Ids::default(),
     })
 }
 
 struct Rows<'a, R> {
-    input: R,
+    records: Records<Opened<R>>,
     source: &'a SourceInfo,
-    format: Format,
     reading: &'a Reading,
     read: ReadRow,
-    line: u64,
     /// Some row has shown that the format is right.
     is_checked: bool,
     is_done: bool,
-    /// Content digests of the episodes by external id, to tell rows apart that share an id.
-    ids: BTreeMap<String, Vec<Digest>>,
-}
-
-/// One line as it was read.
-struct Line {
-    bytes: Vec<u8>,
-    content: Digest,
-    is_too_long: bool,
+    ids: Ids,
 }
 
 impl<R: BufRead> Iterator for Rows<'_, R> {
     type Item = Result<Row, IngestError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while !self.is_done {
-            let line = match self.read_line() {
-                Ok(Some(line)) => line,
-                Ok(None) => return None,
-                Err(error) => {
-                    self.is_done = true;
-                    return Some(Err(error));
-                }
-            };
-            if line.bytes.trim_ascii().is_empty() && !line.is_too_long {
-                continue;
-            }
-            let row = self.row(&line);
-            self.is_done = row.is_err();
-            return Some(row);
+        if self.is_done {
+            return None;
         }
-        None
+        let row = match self.records.next() {
+            Ok(record) => self.row(&record?),
+            Err(source) => {
+                let (file, row) = (self.source.file.clone(), self.records.row());
+                Err(IngestError::Io { file, row, source })
+            }
+        };
+        self.is_done = row.is_err();
+        Some(row)
     }
 }
 
 impl<R: BufRead> Rows<'_, R> {
-    fn read_line(&mut self) -> Result<Option<Line>, IngestError> {
-        self.line += 1;
-        let (file, row) = (&self.source.file, self.line);
-        let failed = |source| IngestError::Io { file: file.clone(), row, source };
-        let mut bytes = Vec::new();
-        let mut limited = self.input.by_ref().take(LINE_BYTES_MAX);
-        limited.read_until(b'\n', &mut bytes).map_err(failed)?;
-        if bytes.is_empty() {
-            return Ok(None);
-        }
-        let is_too_long = bytes.len() as u64 == LINE_BYTES_MAX && bytes.last() != Some(&b'\n');
-        let mut hash = Sha256::new();
-        while bytes.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-            bytes.pop();
-        }
-        hash.update(&bytes);
-        if is_too_long {
-            bytes.clear();
-            self.skip_line(&mut hash).map_err(failed)?;
-        }
-        if self.line == 1 && bytes.starts_with(b"\xef\xbb\xbf") {
-            bytes.drain(..3);
-        }
-        let content = Digest::from_bytes(hash.finalize().into());
-        Ok(Some(Line { bytes, content, is_too_long }))
-    }
-
-    fn skip_line(&mut self, hash: &mut Sha256) -> std::io::Result<()> {
-        loop {
-            let buffer = self.input.fill_buf()?;
-            let end = buffer.iter().position(|&byte| byte == b'\n');
-            let taken = end.map_or(buffer.len(), |end| end + 1);
-            hash.update(buffer.get(..taken).unwrap_or_default());
-            self.input.consume(taken);
-            if end.is_some() || taken == 0 {
-                return Ok(());
-            }
-        }
-    }
-
-    fn row(&mut self, line: &Line) -> Result<Row, IngestError> {
-        let location = Location { file: self.source.file.clone(), row: self.line };
-        let object = match object_of(line) {
+    fn row(&mut self, record: &Record) -> Result<Row, IngestError> {
+        let format = self.reading.format;
+        let location = Location { file: self.source.file.clone(), row: record.row };
+        let mut row = Row {
+            location,
+            content: record.content,
+            is_personal: false,
+            redacted: 0,
+            result: Ok(Vec::new()),
+        };
+        let object = match object_of(record) {
             Ok(object) => object,
             Err(reason) => {
                 // Nobody can say whose it is.
-                let is_personal = self.format == Format::Episodes;
-                let content = line.content;
-                return Ok(Row {
-                    location,
-                    content,
-                    is_personal,
-                    redacted: 0,
-                    result: Err(reason),
-                });
+                row.is_personal =
+                    format == Format::Episodes || self.reading.subject_field.is_some();
+                row.result = Err(self.reading.rules.redact_text(&reason));
+                return Ok(row);
             }
         };
-        let is_personal = self.format == Format::Episodes && episodes::is_personal(&object);
         let absent: Vec<&str> =
-            self.format.keys().iter().filter(|key| !object.contains_key(**key)).copied().collect();
-        if !self.is_checked && absent.len() == self.format.keys().len() {
+            format.keys().iter().filter(|key| !object.contains_key(**key)).copied().collect();
+        if !self.is_checked && absent.len() == format.keys().len() {
             return Err(IngestError::NotOfFormat {
                 file: self.source.file.clone(),
-                format: self.format,
-                reason: format!("row {} has none of its keys ({})", self.line, absent.join(", ")),
+                format,
+                reason: format!("row {} has none of its keys ({})", record.row, absent.join(", ")),
             });
         }
         self.is_checked = true;
-        if let Some(key) = absent.first() {
-            let result = Err(format!("no field {key:?}"));
-            return Ok(Row { location, content: line.content, is_personal, redacted: 0, result });
-        }
+        row.is_personal = format == Format::Episodes && episodes::is_personal(&object);
+        let absent = absent.first().map(|key| format!("no field {key:?}"));
+        self.fill(&mut row, object, absent);
+        Ok(row)
+    }
+
+    /// Fills in whose the row is and what its reader makes of it, unless it is `wrong` already.
+    fn fill(&mut self, row: &mut Row, object: Map<String, Value>, wrong: Option<String>) {
+        let subject = subject_of_row(self.reading, &[&object]);
+        row.is_personal |= !matches!(subject, Ok(None));
         let (source, beside) = (self.source, &self.reading.beside);
-        let input = Input { object, source, location: location.clone(), beside };
-        let result = (self.read)(&input).and_then(|episodes| self.finish(episodes));
-        Ok(Row { location, content: line.content, is_personal, redacted: 0, result })
+        let input = Input { object, source, location: row.location.clone(), beside };
+        let read = subject.and_then(|subject| match wrong {
+            Some(reason) => Err(reason),
+            None => Ok((subject, (self.read)(&input)?)),
+        });
+        let read = read.and_then(|(subject, episodes)| {
+            let named = episodes.into_iter().map(|mut episode| {
+                episode.subject = subject.clone().or(episode.subject);
+                episode
+            });
+            self.finish(row, named.collect())
+        });
+        row.result = read.map_err(|reason| self.reading.rules.redact_text(&reason));
     }
 
-    fn finish(&mut self, episodes: Vec<Episode>) -> Result<Vec<Episode>, String> {
-        episodes.into_iter().map(|episode| Ok(self.tell_apart(finish(episode)?))).collect()
+    fn finish(&mut self, row: &mut Row, episodes: Vec<Episode>) -> Result<Vec<Episode>, String> {
+        row.is_personal |= episodes.iter().any(|episode| episode.subject.is_some());
+        let mut finished = Vec::with_capacity(episodes.len());
+        let mut redacted = 0;
+        for mut episode in episodes {
+            redacted += self.reading.rules.redact(&mut episode);
+            let episode = finish(episode)?;
+            let keeps_id = self.reading.format == Format::Episodes;
+            finished.push(if keeps_id { episode } else { self.ids.tell_apart(episode) });
+        }
+        row.redacted = redacted;
+        Ok(finished)
     }
+}
 
+/// Finds whose a row is, where the reading asks for it: in the first of `objects` that says.
+///
+/// # Errors
+/// When the member that should name a person is neither text nor number: whose the row is cannot
+/// be told, so that it must not be taken for nobody's.
+pub(super) fn subject_of_row(
+    reading: &Reading,
+    objects: &[&Map<String, Value>],
+) -> Result<Option<String>, String> {
+    let Some(path) = &reading.subject_field else { return Ok(None) };
+    for object in objects {
+        let found = subject_at(object, path)
+            .map_err(|()| format!("the subject field {path:?} is neither text nor number"))?;
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// What is known of the ids of a file's episodes, to tell rows apart that share one.
+///
+/// Of an id and of a content, the first 8 bytes of their SHA-256 are kept: 16 bytes a row, where
+/// ids are not shared, instead of the id and a digest. Two of a million ids would be taken for one
+/// with a chance of 1 in 37 million; the second would be named `~2` then, and nothing be lost.
+#[derive(Default)]
+struct Ids {
+    /// First content of each id.
+    first: BTreeMap<u64, u64>,
+    /// How many contents each id has that has several.
+    counts: BTreeMap<u64, u64>,
+    /// Place of each further content of an id, from 1.
+    further: BTreeMap<(u64, u64), u64>,
+}
+
+impl Ids {
     /// Gives a row that shares its id with another row of the file, but not its content, an id of
     /// its own. Rows that are wholly equal keep one id, so that the second is a repetition.
     fn tell_apart(&mut self, mut episode: Episode) -> Episode {
-        if self.format == Format::Episodes {
+        let id = short(ledger::Digest::of(episode.source.external_id.as_bytes()));
+        let content = short(episode.content_digest());
+        if *self.first.entry(id).or_insert(content) == content {
             return episode;
         }
-        let content = episode.content_digest();
-        let known = self.ids.entry(episode.source.external_id.clone()).or_default();
-        let place = known.iter().position(|&other| other == content).unwrap_or_else(|| {
-            known.push(content);
-            known.len() - 1
+        let count = self.counts.entry(id).or_insert(1);
+        let place = *self.further.entry((id, content)).or_insert_with(|| {
+            *count += 1;
+            *count
         });
-        if place > 0 {
-            episode.source.external_id = format!("{}~{}", episode.source.external_id, place + 1);
-        }
+        episode.source.external_id = format!("{}~{place}", episode.source.external_id);
         episode
     }
 }
 
-fn object_of(line: &Line) -> Result<Map<String, Value>, String> {
-    if line.is_too_long {
-        return Err(format!("longer than {LINE_BYTES_MAX} bytes"));
+/// Returns the first 8 bytes of a digest as a number.
+fn short(digest: ledger::Digest) -> u64 {
+    digest.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+}
+
+/// Parses a row, which must be an object.
+pub(super) fn object_of(record: &Record) -> Result<Map<String, Value>, String> {
+    if let Some(fault) = record.fault {
+        return Err(fault.reason());
     }
-    let text = std::str::from_utf8(&line.bytes)
+    let text = std::str::from_utf8(&record.bytes)
         .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))?;
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err("not a JSON object".to_owned()),
-        // serde_json counts lines in the row, where there is one: only the column helps.
-        Err(error) => Err(format!("broken JSON at column {}: {}", error.column(), what(&error))),
+        Err(error) => {
+            let (line, column) = (error.line(), error.column());
+            // serde_json counts the lines of the row; most rows have one.
+            let place = match text.contains('\n') {
+                true => format!("line {line}, column {column} of the row"),
+                false => format!("column {column}"),
+            };
+            Err(format!("broken JSON at {place}: {}", what(&error)))
+        }
     }
 }
 
 fn what(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
-}
-
-/// Returns the keys of the first JSON object in `text`, which may end inside it.
-pub(super) fn first_keys(text: &str) -> Vec<String> {
-    let start = text.trim_start_matches('\u{feff}').trim_start();
-    let start = start.strip_prefix('[').map_or(start, str::trim_start);
-    let Some(inner) = start.strip_prefix('{') else {
-        return Vec::new();
-    };
-    let mut keys = Vec::new();
-    let (mut depth, mut in_string, mut escaped, mut is_key) = (0_u32, false, false, true);
-    let mut written = String::new();
-    for c in inner.chars() {
-        if in_string {
-            match c {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '"' => {
-                    in_string = false;
-                    if depth == 0 && is_key {
-                        keys.push(std::mem::take(&mut written));
-                    }
-                }
-                _ => written.push(c),
-            }
-            continue;
-        }
-        match c {
-            '"' => {
-                in_string = true;
-                written.clear();
-            }
-            ':' if depth == 0 => is_key = false,
-            ',' if depth == 0 => is_key = true,
-            '{' | '[' => depth += 1,
-            '}' | ']' if depth == 0 => break,
-            '}' | ']' => depth -= 1,
-            _ => {}
-        }
-    }
-    keys
 }

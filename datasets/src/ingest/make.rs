@@ -2,14 +2,18 @@
 
 use ledger::Digest;
 use ledger::catalogue::Location;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::chat::open;
 use super::{Format, SourceInfo};
 use crate::episode::{Episode, Gold, Source, Turn};
 use crate::manifest::Stored;
 
 /// Greatest whole number that canonical JSON (RFC 8785) keeps exactly.
 const EXACT_MAX: u64 = 1 << 53;
+
+/// Deepest nesting that is read again, as in serde_json.
+const DEPTH_MAX: usize = 127;
 
 /// Starts an episode; the reader fills in what it knows.
 pub(super) fn start(
@@ -54,6 +58,28 @@ pub(super) fn subject_of(value: Option<&Value>) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
+/// Finds who is named at `path`, as `user` or `metadata.user`, in a row. JSON inside a string is
+/// opened on the way. A name that holds dots itself is tried first.
+///
+/// # Errors
+/// When something stands there that is neither text nor number.
+pub(super) fn subject_at(object: &Map<String, Value>, path: &str) -> Result<Option<String>, ()> {
+    if let Some(value) = object.get(path) {
+        return match value {
+            Value::Null => Ok(None),
+            Value::String(_) | Value::Number(_) => Ok(subject_of(Some(value))),
+            _ => Err(()),
+        };
+    }
+    for (at, _) in path.match_indices('.') {
+        let (first, rest) = (path.get(..at).unwrap_or_default(), path.get(at + 1..));
+        if let Some(Value::Object(inner)) = object.get(first).map(open) {
+            return subject_at(&inner, rest.unwrap_or_default());
+        }
+    }
+    Ok(None)
+}
+
 /// Returns the last user turn.
 pub(super) fn last_user(turns: &[Turn]) -> &str {
     let mut users = turns.iter().rev().filter(|turn| turn.role == "user");
@@ -74,7 +100,21 @@ pub(super) fn finish(mut episode: Episode) -> Result<Episode, String> {
         let what = "a whole number is beyond 2^53 and would lose digits: write it as text";
         return Err(what.to_owned());
     }
+    // What is deeper can be written, but not be read again.
+    if is_deeper(&value, DEPTH_MAX) {
+        return Err(format!("nested more than {DEPTH_MAX} levels deep"));
+    }
     Episode::from_stored(&episode.to_bytes()).map_err(|error| error.to_string())
+}
+
+/// Says whether arrays and objects stand in one another more than `depth` deep.
+fn is_deeper(value: &Value, depth: usize) -> bool {
+    match (value, depth.checked_sub(1)) {
+        (Value::Array(_) | Value::Object(_), None) => true,
+        (Value::Array(items), Some(left)) => items.iter().any(|item| is_deeper(item, left)),
+        (Value::Object(items), Some(left)) => items.values().any(|item| is_deeper(item, left)),
+        _ => false,
+    }
 }
 
 fn is_inexact(value: &Value) -> bool {

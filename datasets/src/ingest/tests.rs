@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::BufReader;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -8,7 +9,7 @@ use super::*;
 use crate::episode::Gold;
 use crate::manifest::Stored;
 
-fn info() -> SourceInfo {
+pub(super) fn info() -> SourceInfo {
     SourceInfo {
         name: "made/up".to_owned(),
         file: "up.jsonl".to_owned(),
@@ -17,15 +18,15 @@ fn info() -> SourceInfo {
     }
 }
 
-fn read_all(text: &[u8], format: Format) -> Vec<Row> {
+pub(super) fn read_all(text: &[u8], format: Format) -> Vec<Row> {
     read(BufReader::new(text), &info(), &format.into()).map(Result::unwrap).collect()
 }
 
-fn reason(row: &Row) -> &str {
+pub(super) fn reason(row: &Row) -> &str {
     row.result.as_ref().unwrap_err()
 }
 
-const GOOD: &str = r#"{"prompt": "Say a.", "completion": "{\"b\":1.0,\"a\":2}"}"#;
+pub(super) const GOOD: &str = r#"{"prompt": "Say a.", "completion": "{\"b\":1.0,\"a\":2}"}"#;
 
 #[test]
 fn a_broken_row_is_rejected_by_name_and_reading_goes_on() {
@@ -85,7 +86,7 @@ fn another_format_is_an_error_not_a_pile_of_rejections() {
     assert!(matches!(rows.remove(0), Err(IngestError::NotOfFormat { .. })));
 }
 
-fn read_owned(text: &str, format: Format) -> Vec<Result<Row, IngestError>> {
+pub(super) fn read_owned(text: &str, format: Format) -> Vec<Result<Row, IngestError>> {
     read(text.as_bytes(), &info(), &format.into()).collect()
 }
 

@@ -1,0 +1,66 @@
+//! What fuzzers call, and the tests that read the kept corpus again.
+//!
+//! Each function takes any bytes. It must return: what it asserts holds for every input, and no
+//! input makes the code below it panic or run without end. `fuzz/README.md` says how to run them.
+
+use std::io::BufReader;
+use std::path::Path;
+
+use crate::episode::{Episode, json_text};
+use crate::gold::{first_call, read_golds, strict_call, write_wrapper};
+use crate::ingest::{Format, Reading, SourceInfo, cep_of, detect, head, is_companion, read};
+use crate::literal::{parse, parse_prefix};
+use crate::manifest::Stored;
+
+/// A file of rows: a byte that picks the format, one of options, then the file. No episode is
+/// accepted that could not be stored and read back as the same.
+pub fn ingest(data: &[u8]) {
+    let Some(([pick, options], input)) = data.split_first_chunk::<2>() else { return };
+    let first = head(input, 4096).unwrap_or_default();
+    let path = Path::new("file.json");
+    let told = detect(path, &first);
+    assert!(told.is_none() || !is_companion(path, &first));
+    let _ = cep_of(path, input);
+    let picked = Format::ALL.get(usize::from(*pick));
+    let Some(format) = picked.copied().or(told) else { return };
+    let field = ["user", "a.b", ""].get(usize::from(options & 3)).map(|&field| field.to_owned());
+    let reading = Reading { subject_field: field, ..format.into() };
+    // Pieces of any size must be put together alike.
+    let size = if options & 4 == 0 { 4096 } else { 1 + usize::from(options >> 3) };
+    let source = SourceInfo::unknown(path);
+    let rows: Vec<_> = read(BufReader::with_capacity(size, input), &source, &reading).collect();
+    let mut last = 0;
+    for row in rows.iter().flatten() {
+        assert!(row.location.row > last, "rows are numbered upwards");
+        last = row.location.row;
+        for episode in row.result.iter().flatten() {
+            let stored = episode.to_bytes();
+            assert_eq!(Episode::from_stored(&stored).ok().as_ref(), Some(episode));
+            assert!(episode.subject.is_none() || row.is_personal);
+        }
+    }
+    let whole: Vec<_> = read(input, &source, &reading).collect();
+    assert_eq!(whole.len(), rows.len());
+    for (one, other) in whole.iter().zip(&rows) {
+        assert_eq!(one.as_ref().ok(), other.as_ref().ok());
+    }
+}
+
+/// A gold or an answer as text. What is read as calls can be written, and reads back the same.
+pub fn gold(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = parse_prefix(text);
+    let _ = (first_call(text), strict_call(text));
+    if let Ok((value, _)) = parse(text) {
+        let written = json_text(&value);
+        assert!(parse(&written).is_ok(), "{written}");
+    }
+    let Ok(golds) = read_golds(text) else { return };
+    assert!(!golds.calls.is_empty());
+    for call in &golds.calls {
+        let _ = write_wrapper(call);
+    }
+}
+
+#[cfg(test)]
+mod tests;
