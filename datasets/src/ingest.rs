@@ -34,6 +34,7 @@ mod workflow_log;
 mod xlam;
 
 pub use beside::Beside;
+pub(crate) use hermes::tools_between_tags;
 pub use provenance::{SourceInfo, source_name};
 
 /// A format that can be read.
