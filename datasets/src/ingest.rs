@@ -41,6 +41,7 @@ pub use beside::Beside;
 pub use cep_text::{CepText, cep_of};
 pub use detect::{detect, is_companion};
 pub use gzip::{Opened, head, opened};
+pub(crate) use hermes::tools_between_tags;
 pub use provenance::{SourceInfo, source_name};
 
 /// A format that can be read.

@@ -7,6 +7,12 @@ use serde_json::{Map, Value, json};
 
 use crate::episode::Tool;
 
+mod bfcl;
+mod loose;
+
+pub(crate) use bfcl::{bfcl_of_schema, schema_of_bfcl};
+pub(crate) use loose::loose_of_schema;
+
 /// Reads `name(a:int, b:str, optional)`. Parameters stay unknown (null) where there are no
 /// parentheses.
 pub(crate) fn parse_signature(signature: &str) -> Tool {
@@ -33,6 +39,12 @@ pub(crate) fn parse_signature(signature: &str) -> Tool {
         }
     }
     Tool { parameters: object_schema(properties, required), ..unknown(name) }
+}
+
+/// Says whether parameters are a JSON Schema, and not loose ones: a type of its own is a text,
+/// where a loose parameter that is called `type` is an object.
+pub(crate) fn is_schema(parameters: &Map<String, Value>) -> bool {
+    parameters.get("type").is_some_and(|kind| !kind.is_object())
 }
 
 /// Turns loose parameter objects into JSON Schema.

@@ -1,9 +1,37 @@
 //! What lies in files beside an input: the possible answers and function documents of BFCL.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+
+use super::{Format, IngestError};
+
+/// Most bytes that are read from all files beside one input.
+const BYTES_MAX: u64 = 256 << 20;
+
+/// Folder with the possible answers to the questions of a file of the same name.
+const ANSWERS: &str = "possible_answer";
+/// Folder with the function documents that rows name by class.
+const DOCUMENTS: &str = "multi_turn_func_doc";
+
+/// Classes by the stem of their document.
+const CLASSES: [(&str, &str); 12] = [
+    ("gorilla_file_system", "GorillaFileSystem"),
+    ("math_api", "MathAPI"),
+    ("memory_kv", "MemoryAPI_kv"),
+    ("memory_rec_sum", "MemoryAPI_rec_sum"),
+    ("memory_vector", "MemoryAPI_vector"),
+    ("message_api", "MessageAPI"),
+    ("posting_api", "TwitterAPI"),
+    ("ticket_api", "TicketAPI"),
+    ("trading_bot", "TradingBot"),
+    ("travel_booking", "TravelAPI"),
+    ("vehicle_control", "VehicleControlAPI"),
+    ("web_search", "WebSearchAPI"),
+];
 
 /// What was read from files beside an input.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,19 +45,117 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Reads what lies beside a file.
+    /// Reads what lies beside the file at `path`; nothing for formats of one file.
+    ///
+    /// For BFCL these are the possible answers in `possible_answer/` and, for files that name
+    /// functions by class, the documents in `multi_turn_func_doc/`. Both folders lie beside the
+    /// file or beside its folder.
     ///
     /// # Errors
-    /// When such a file is there but cannot be read.
-    pub fn find(
-        _path: &std::path::Path,
-        _format: super::Format,
-    ) -> Result<Self, super::IngestError> {
-        Ok(Self::default())
+    /// When a file is there but cannot be read, holds a row that is none, or two answers to one
+    /// question; or when all of them are longer than 256 MiB together.
+    pub fn find(path: &Path, format: Format) -> Result<Self, IngestError> {
+        let mut beside = Self::default();
+        if format != Format::Bfcl {
+            return Ok(beside);
+        }
+        let mut left = BYTES_MAX;
+        for file in Self::companions(path) {
+            let rows = rows(&file, &mut left)?;
+            if is_in(&file, DOCUMENTS) {
+                let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+                let stem = stem.unwrap_or_default();
+                let known = CLASSES.iter().find(|(known, _)| *known == stem);
+                let class = known.map_or(stem.as_str(), |(_, class)| class).to_owned();
+                beside.functions.insert(class, rows.into_iter().map(|(_, row)| row).collect());
+            } else {
+                beside.take_answers(&file, rows)?;
+            }
+            beside.files.push(file);
+        }
+        Ok(beside)
     }
 
-    /// Tells a file that is read beside others only.
-    pub fn is_companion(_path: &std::path::Path) -> bool {
-        false
+    /// Returns the files beside the file at `path` that belong to it: its possible answers, then
+    /// the function documents by name. Only files that are there.
+    pub fn companions(path: &Path) -> Vec<PathBuf> {
+        let Some(name) = path.file_name() else {
+            return Vec::new();
+        };
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let beside = |name: &str| {
+            // `..` and not the parent of the name: the path may be relative.
+            let places = [folder.join("..").join(name), folder.join(name)];
+            places.into_iter().find(|place| place.is_dir())
+        };
+        let mut found = Vec::new();
+        if is_in(path, ANSWERS) || is_in(path, DOCUMENTS) {
+            return found;
+        }
+        let answers = beside(ANSWERS).map(|folder| folder.join(name));
+        found.extend(answers.filter(|file| file.is_file()));
+        let name = name.to_string_lossy();
+        if name.contains("multi_turn") || name.contains("web_search") {
+            let entries = beside(DOCUMENTS).and_then(|folder| std::fs::read_dir(folder).ok());
+            let files = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+            let is_json = |file: &PathBuf| file.extension().is_some_and(|end| end == "json");
+            let mut documents: Vec<PathBuf> = files.filter(is_json).collect();
+            documents.sort();
+            found.extend(documents);
+        }
+        found
     }
+
+    fn take_answers(&mut self, file: &Path, rows: Vec<(u64, Value)>) -> Result<(), IngestError> {
+        for (row, mut value) in rows {
+            let id = match value.get("id") {
+                Some(Value::String(id)) => id.clone(),
+                Some(Value::Number(id)) => id.to_string(),
+                _ => return Err(wrong(file, row, "no id")),
+            };
+            let answer = value.get_mut("ground_truth").map(Value::take);
+            let answer = answer.ok_or_else(|| wrong(file, row, "no field \"ground_truth\""))?;
+            if self.answers.insert(id, answer).is_some() {
+                return Err(wrong(file, row, "a second answer to one question"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_in(path: &Path, folder: &str) -> bool {
+    path.parent().and_then(Path::file_name).is_some_and(|name| name == folder)
+}
+
+/// Reads the rows of a file of JSON lines.
+fn rows(path: &Path, left: &mut u64) -> Result<Vec<(u64, Value)>, IngestError> {
+    let failed = |row, source| IngestError::Io { file: path.display().to_string(), row, source };
+    let file = File::open(path).map_err(|error| failed(0, error))?;
+    let mut input = BufReader::new(file.take(*left + 1));
+    let mut rows = Vec::new();
+    let mut line = String::new();
+    for row in 1.. {
+        line.clear();
+        let length = input.read_line(&mut line).map_err(|error| failed(row, error))? as u64;
+        *left = left.checked_sub(length).ok_or_else(|| {
+            let what = format!("the files beside it are longer than {BYTES_MAX} bytes together");
+            failed(row, io::Error::new(io::ErrorKind::FileTooLarge, what))
+        })?;
+        if length == 0 {
+            break;
+        }
+        if !line.trim().is_empty() {
+            let value: Result<Value, _> = serde_json::from_str(&line);
+            let value = value.map_err(|error| {
+                wrong(path, row, &format!("broken JSON at column {}", error.column()))
+            })?;
+            rows.push((row, value));
+        }
+    }
+    Ok(rows)
+}
+
+fn wrong(file: &Path, row: u64, what: &str) -> IngestError {
+    let source = io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    IngestError::Io { file: file.display().to_string(), row, source }
 }

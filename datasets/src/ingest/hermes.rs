@@ -6,39 +6,70 @@ use super::Format;
 use super::lines::Input;
 use super::make::{id_of, last_user, start};
 use crate::episode::{Episode, Gold, Tool, Turn};
-use crate::gold::read_golds;
+use crate::export::{extra, sharegpt};
+use crate::gold::{GoldError, read_golds};
 use crate::literal;
 
-/// Reads a row: one episode for each answer that calls tools.
+/// Reads a row: one episode for each answer that calls tools or, in a dialogue without any call,
+/// one for the last answer, whose gold is its text.
 pub(super) fn read(input: &Input<'_>) -> Result<Vec<Episode>, String> {
-    let turns = turns(input)?;
+    let mut turns = turns(input)?;
+    let id = match input.object.get("id") {
+        Some(Value::String(id)) => id.clone(),
+        _ => id_of(last_user(&turns)),
+    };
     let system = turns.first().filter(|turn| turn.role == "system");
     let tools = match input.object.get("tools") {
         Some(Value::String(text)) => tools_of_text(text)?,
         _ => system.map_or(Ok(Vec::new()), |turn| tools_between_tags(&turn.content))?,
     };
-    let id = match input.object.get("id") {
-        Some(Value::String(id)) => id.clone(),
-        _ => id_of(last_user(&turns)),
-    };
+    let ours = extra::of_row(&input.object);
+    if let Some(metadata) = ours {
+        turns = sharegpt::lift(turns, &extra::tagged(metadata)?, &tools)?;
+    }
     let mut episodes = Vec::new();
-    let is_answer = |turn: &Turn| turn.role == "assistant" && turn.content.contains("<tool_call");
-    for (place, answer) in turns.iter().enumerate().filter(|(_, turn)| is_answer(turn)) {
-        let golds = read_golds(&answer.content).map_err(|error| format!("gold: {error}"))?;
+    for (place, answer) in answers(&turns, ours.is_some()) {
+        let before = turns.get(..place).unwrap_or_default();
         let id = if episodes.is_empty() { id.clone() } else { format!("{id}#{place}") };
         let mut episode = start(input.source, input.location.clone(), Format::Hermes, id);
-        episode.track = "toolcall".to_owned();
         episode.tools.clone_from(&tools);
-        episode.turns = turns.get(..place).unwrap_or_default().to_vec();
-        episode.query = last_user(&episode.turns).trim().to_owned();
-        episode.gold = Gold::Calls { calls: golds.calls };
-        episode.flags = golds.flags;
+        episode.turns = before.to_vec();
+        episode.query = last_user(before).trim().to_owned();
+        if is_call(answer) {
+            let golds = read_golds(&answer.content).map_err(|error| unquoted(&error))?;
+            episode.track = "toolcall".to_owned();
+            episode.gold = Gold::Calls { calls: golds.calls };
+            episode.flags = golds.flags;
+        } else {
+            episode.gold = Gold::Text { text: answer.content.clone() };
+        }
         episodes.push(episode);
     }
     if episodes.is_empty() {
-        return Err("no answer calls a tool".to_owned());
+        return Err("no answer: no message is from gpt".to_owned());
     }
-    Ok(episodes)
+    extra::settle(episodes, &input.object)
+}
+
+/// Returns the answers to train on, with their places. A row that was written here has one.
+fn answers(turns: &[Turn], is_ours: bool) -> Vec<(usize, &Turn)> {
+    let all = turns.iter().enumerate().filter(|(_, turn)| turn.role == "assistant");
+    let calls: Vec<_> = all.clone().filter(|(_, turn)| is_call(turn)).collect();
+    if calls.is_empty() || is_ours { all.last().into_iter().collect() } else { calls }
+}
+
+fn is_call(turn: &Turn) -> bool {
+    turn.content.contains("<tool_call")
+}
+
+/// Says why a gold cannot be read without the words of the row: the row may be somebody's.
+fn unquoted(error: &GoldError) -> String {
+    match error {
+        GoldError::NoCall { .. } => "gold: no call found".to_owned(),
+        GoldError::Call { number, reason, .. } => {
+            format!("gold: call {number} cannot be read: {reason}")
+        }
+    }
 }
 
 fn turns(input: &Input<'_>) -> Result<Vec<Turn>, String> {
@@ -54,14 +85,14 @@ fn turns(input: &Input<'_>) -> Result<Vec<Turn>, String> {
             "gpt" | "assistant" => "assistant",
             "system" => "system",
             "tool" | "function" => "tool",
-            other => return Err(format!("message {} is from {other:?}", place + 1)),
+            _ => return Err(format!("message {} is from nobody known", place + 1)),
         };
         Ok(Turn::text(role, field("value")?))
     };
     messages.iter().enumerate().map(turn).collect()
 }
 
-fn tools_between_tags(system: &str) -> Result<Vec<Tool>, String> {
+pub(crate) fn tools_between_tags(system: &str) -> Result<Vec<Tool>, String> {
     // The instructions may name the tags before they use them: the last pair that holds text wins.
     let pieces = system.split("<tools>").skip(1);
     let inner =
