@@ -263,6 +263,9 @@ fn complete(
     }
     row.insert(extra::MEMBER.to_owned(), Value::Object(metadata.clone()));
     let read = read_back(episode, &row, reading)?;
+    if difference(episode, &read).is_none() {
+        return Ok(row);
+    }
     extra::add_rest(&mut metadata, episode, &read);
     row.insert(extra::MEMBER.to_owned(), Value::Object(metadata));
     let read = read_back(episode, &row, reading)?;
@@ -333,4 +336,4 @@ fn gold_words(episode: &Episode) -> Result<String, String> {
 #[cfg(test)]
 mod parquet_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -68,6 +68,11 @@ fn has_words(episode: &Episode) -> bool {
     }
 }
 
+fn message(role: &str, content: Value) -> Map<String, Value> {
+    let members = [("role".to_owned(), Value::from(role)), ("content".to_owned(), content)];
+    members.into_iter().collect()
+}
+
 struct Messages {
     style: Style,
     /// Calls written so far; their numbers are their ids.
@@ -88,15 +93,15 @@ impl Messages {
                 return Err("somebody else than the assistant calls a tool".to_owned());
             }
             "tool" => {
-                let mut message = json!({ "role": "tool", "content": turn.content });
+                let mut message = message("tool", Value::from(turn.content.as_str()));
                 match (self.open.pop_front(), self.style) {
-                    (Some(id), _) => message["tool_call_id"] = Value::from(id),
+                    (Some(id), _) => drop(message.insert("tool_call_id".to_owned(), id.into())),
                     (None, Style::OpenAi) => {
                         return Err("a result of a tool stands behind no call".to_owned());
                     }
                     (None, _) => {}
                 }
-                self.written.push(message);
+                self.written.push(Value::Object(message));
                 return Ok(());
             }
             role => self.written.push(json!({ "role": role, "content": turn.content })),
@@ -109,12 +114,13 @@ impl Messages {
         self.open.clear();
         let content =
             if text.is_empty() && !calls.is_empty() { Value::Null } else { Value::from(text) };
-        let mut message = json!({ "role": "assistant", "content": content });
+        let mut message = message("assistant", content);
         if !calls.is_empty() {
-            message["tool_calls"] = calls.iter().map(|call| self.call(call)).collect();
+            let calls = calls.iter().map(|call| self.call(call)).collect();
+            message.insert("tool_calls".to_owned(), calls);
         }
-        message["weight"] = Value::from(weight);
-        self.written.push(message);
+        message.insert("weight".to_owned(), Value::from(weight));
+        self.written.push(Value::Object(message));
     }
 
     fn call(&mut self, call: &Call) -> Value {

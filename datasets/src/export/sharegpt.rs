@@ -96,9 +96,9 @@ fn tags(calls: &[Call]) -> String {
 
 /// Takes tags out of JSON. In JSON, `<` stands inside strings only.
 fn untagged(json: &str) -> String {
-    ["<tool", "</tool"].iter().fold(json.to_owned(), |json, tag| {
-        json.replace(tag, &tag.replace('<', "\\u003c"))
-    })
+    ["<tool", "</tool"]
+        .iter()
+        .fold(json.to_owned(), |json, tag| json.replace(tag, &tag.replace('<', "\\u003c")))
 }
 
 /// Says whether a system turn lists just these tools.

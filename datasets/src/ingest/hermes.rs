@@ -53,9 +53,9 @@ pub(super) fn read(input: &Input<'_>) -> Result<Vec<Episode>, String> {
 
 /// Returns the answers to train on, with their places. A row that was written here has one.
 fn answers(turns: &[Turn], is_ours: bool) -> Vec<(usize, &Turn)> {
-    let all = turns.iter().enumerate().filter(|(_, turn)| turn.role == "assistant");
+    let mut all = turns.iter().enumerate().filter(|(_, turn)| turn.role == "assistant");
     let calls: Vec<_> = all.clone().filter(|(_, turn)| is_call(turn)).collect();
-    if calls.is_empty() || is_ours { all.last().into_iter().collect() } else { calls }
+    if calls.is_empty() || is_ours { all.next_back().into_iter().collect() } else { calls }
 }
 
 fn is_call(turn: &Turn) -> bool {

@@ -128,7 +128,9 @@ fn message_of(message: &Value) -> Result<Message, String> {
         None => return Err("no role".to_owned()),
     };
     let text = match object.get("content") {
-        None | Some(Value::Null) => object.get("refusal").and_then(Value::as_str).map(str::to_owned),
+        None | Some(Value::Null) => {
+            object.get("refusal").and_then(Value::as_str).map(str::to_owned)
+        }
         Some(content) => Some(text_of(content)?),
     };
     let mut read = Message {
@@ -171,11 +173,9 @@ fn text_of(content: &Value) -> Result<String, String> {
 
 fn calls(object: &Map<String, Value>) -> Result<Vec<&Value>, String> {
     match object.get("tool_calls") {
-        None | Some(Value::Null) => Ok(object
-            .get("function_call")
-            .filter(|call| !call.is_null())
-            .into_iter()
-            .collect()),
+        None | Some(Value::Null) => {
+            Ok(object.get("function_call").filter(|call| !call.is_null()).into_iter().collect())
+        }
         Some(Value::Array(calls)) => Ok(calls.iter().collect()),
         Some(_) => Err("\"tool_calls\" are no list".to_owned()),
     }

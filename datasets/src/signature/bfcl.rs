@@ -60,8 +60,11 @@ fn bfcl_type(plain: Option<&str>) -> &str {
     }
 }
 
+/// Changes the members of one schema, given the type that it had.
+type Change<'a> = &'a dyn Fn(Option<Value>, &mut Map<String, Value>);
+
 /// Changes a schema and all schemas inside it.
-fn map(schema: &Value, change: &dyn Fn(Option<Value>, &mut Map<String, Value>)) -> Value {
+fn map(schema: &Value, change: Change<'_>) -> Value {
     let Value::Object(members) = schema else {
         return schema.clone();
     };
