@@ -31,7 +31,8 @@ const SAMPLES: [&str; 10] = [
 
 /// Rows of formats without a sample.
 const MADE: [&str; 5] = [
-    r#"{"query": "q", "tools": "[{\"name\": \"f\"}]", "answers": "[{\"name\": \"f\", \"arguments\": {}}]"}"#,
+    r#"{"query": "q", "tools": "[{\"name\": \"f\"}]",
+        "answers": "[{\"name\": \"f\", \"arguments\": {}}]"}"#,
     r#"{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}"#,
     r#"{"id": "b", "question": [[{"role": "user", "content": "q"}]], "function": [{"name": "f"}]}"#,
     r#"[{"trace": {"id": "t"}, "observations": [{"id": "o", "type": "GENERATION", "input": "q",

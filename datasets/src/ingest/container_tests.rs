@@ -232,7 +232,10 @@ fn exports_are_read_one_at_a_time_and_ids_name_their_trace() {
 
 #[test]
 fn rows_that_share_an_id_are_counted_by_content() {
-    let ask = |id: u32, answer: &str| json!({ "id": id, "request": { "prompt": "p" }, "response": { "completion": answer } });
+    let ask = |id: u32, answer: &str| {
+        let (request, response) = (json!({ "prompt": "p" }), json!({ "completion": answer }));
+        json!({ "id": id, "request": request, "response": response })
+    };
     let rows = [ask(1, "a"), ask(1, "b"), ask(2, "a"), ask(1, "c"), ask(1, "b"), ask(1, "a")];
     let text = rows.map(|row| row.to_string()).join("\n");
     let rows = read_all(text.as_bytes(), Format::Exchange);

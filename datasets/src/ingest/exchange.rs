@@ -76,7 +76,7 @@ fn request_turns(request: &Map<String, Value>) -> Result<Vec<Turn>, String> {
         }
         list => turns.extend(turns_of(list)?),
     }
-    if turns.iter().all(|turn| turn.role == "system") {
+    if turns.iter().all(|turn| turn.role != "user") {
         return Err("it holds no message of a user".to_owned());
     }
     Ok(turns)

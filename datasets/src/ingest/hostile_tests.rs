@@ -5,6 +5,7 @@
 
 use std::io::{BufReader, Cursor, Read, Write};
 
+use super::records::{Fault, Record, Records};
 use super::tests::{GOOD, info, read_all, reason};
 use super::*;
 
@@ -76,52 +77,75 @@ fn endless(start: &str, byte: u8, length: u64, end: &str) -> impl Read + use<> {
     Cursor::new(start.to_owned()).chain(middle).chain(Cursor::new(end.to_owned()))
 }
 
+/// What stands around a row that goes on and on: what is before it, its start, the byte that it
+/// repeats, what follows up to the next row, and what is behind that.
+const LONG: [(&str, &str, u8, &str, &str); 5] = [
+    ("", "{\"prompt\": \"", b'x', "\"}\n", ""),
+    ("[", "{\"prompt\": \"", b'x', "\"},", "]"),
+    ("", "{\n\"prompt\": \"", b'x', "\"\n}\n", ""),
+    ("[", "", b'7', ",", "]"),
+    ("", "{\"prompt\": ", b'[', "\n", ""),
+];
+
 #[test]
 fn a_row_longer_than_the_longest_is_passed_over_without_being_held() {
-    // A row is held at most up to the limit; the rest only passes through the hash.
-    let length = if is_full() { 1 << 30 } else { LONGEST + (1 << 20) };
-    let cases = [
-        ("", "{\"prompt\": \"", b'x', "\"}\n", ""),
-        ("[", "{\"prompt\": \"", b'x', "\"},", "]"),
-        ("", "{\n\"prompt\": \"", b'x', "\"\n}\n", ""),
-        ("[", "", b'7', ",", "]"),
-        ("", "{\"prompt\": ", b'[', "\n", ""),
-    ];
+    // A row is held up to the limit; the rest only passes through the hash.
+    let (length, cases) =
+        if is_full() { (1 << 30, &LONG[..]) } else { (LONGEST + (1 << 20), &LONG[1..2]) };
     for (before, start, byte, end, after) in cases {
         let rest = format!("{end}{GOOD}{after}");
-        let input = endless(&format!("{before}{start}"), byte, length, &rest);
+        let input = endless(&format!("{before}{start}"), *byte, length, &rest);
         let (info, reading) = (info(), Format::PromptCompletion.into());
-        let rows: Vec<Row> =
-            read(BufReader::new(input), &info, &reading).map(Result::unwrap).collect();
+        let rows = read(BufReader::new(input), &info, &reading);
+        let rows: Vec<Row> = rows.map(Result::unwrap).collect();
         assert_eq!(rows.len(), 2, "{start}");
         assert_eq!(reason(&rows[0]), format!("longer than {LONGEST} bytes"), "{start}");
         assert!(rows[1].result.is_ok(), "{start}");
     }
-    // So is one that never ends.
-    let input = endless("[{\"prompt\": \"", b'x', length, "");
-    let (info, reading) = (info(), Format::PromptCompletion.into());
-    let rows: Vec<Row> = read(BufReader::new(input), &info, &reading).map(Result::unwrap).collect();
-    assert_eq!((rows.len(), reason(&rows[0])), (1, "longer than 67108864 bytes"));
 }
 
 #[test]
-fn the_longest_row_is_read() {
-    let prompt = "x".repeat(usize::try_from(LONGEST).unwrap() - 33);
-    let row = format!("{{\"prompt\": \"{prompt}\", \"completion\": \"1\"}}");
-    assert_eq!(row.len() as u64, LONGEST);
-    for text in [row.clone(), format!("[{row}]")] {
-        let mut rows = read_all(text.as_bytes(), Format::PromptCompletion);
-        assert!(rows.remove(0).result.is_ok());
+fn the_longest_row_is_read_and_one_byte_more_is_too_long() {
+    let keys = Format::PromptCompletion.keys();
+    let read = |text: &str, longest: usize| {
+        let mut records = Records::new(text.as_bytes(), keys, longest);
+        std::iter::from_fn(move || records.next().unwrap()).collect::<Vec<_>>()
+    };
+    for text in [GOOD.to_owned(), format!("[{GOOD}]"), format!("{GOOD}\n{GOOD}")] {
+        let records = read(&text, GOOD.len());
+        assert!(records.iter().all(|record| record.bytes == GOOD.as_bytes()), "{text}");
+        let records = read(&text, GOOD.len() - 1);
+        let is_passed = |record: &Record| {
+            record.bytes.is_empty() && record.fault == Some(Fault::TooLong(GOOD.len() - 1))
+        };
+        assert!(records.iter().all(is_passed), "{text}");
+        let contents =
+            records.iter().all(|record| record.content == ledger::Digest::of(GOOD.as_bytes()));
+        assert!(contents, "what is passed over is known by the same digest");
     }
-    let rows = read_all(format!("{row} ").as_bytes(), Format::PromptCompletion);
-    assert!(reason(&rows[0]).starts_with("longer"));
+    for (before, start, byte, end, after) in LONG {
+        for length in [2_000, 100_000] {
+            let rest = format!("{end}{GOOD}{after}");
+            let input = endless(&format!("{before}{start}"), byte, length, &rest);
+            let mut records = Records::new(BufReader::new(input), keys, 1_000);
+            let first = records.next().unwrap().unwrap();
+            assert_eq!((first.bytes.len(), first.fault), (0, Some(Fault::TooLong(1_000))));
+            assert_eq!(records.next().unwrap().unwrap().bytes, GOOD.as_bytes(), "{start}");
+            assert!(records.next().unwrap().is_none());
+        }
+    }
+    // So is one that never ends.
+    let input = endless("[{\"prompt\": \"", b'x', 100_000, "");
+    let mut records = Records::new(BufReader::new(input), keys, 1_000);
+    assert_eq!(records.next().unwrap().unwrap().fault, Some(Fault::TooLong(1_000)));
+    assert!(records.next().unwrap().is_none());
 }
 
 #[test]
 fn a_gzip_bomb_is_an_error_with_its_row() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(GOOD.as_bytes()).unwrap();
-    let blank = vec![b'\n'; 1 << 20];
+    let blank = [vec![b' '; (1 << 20) - 1], vec![b'\n']].concat();
     (0..if is_full() { 10_240 } else { 96 }).for_each(|_| encoder.write_all(&blank).unwrap());
     let bomb = encoder.finish().unwrap();
     let (info, reading) = (info(), Format::PromptCompletion.into());

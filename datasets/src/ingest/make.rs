@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::chat::open;
 use super::{Format, SourceInfo};
 use crate::episode::{Episode, Gold, Source, Turn};
+use crate::gold::GoldError;
 use crate::manifest::Stored;
 
 /// Greatest whole number that canonical JSON (RFC 8785) keeps exactly.
@@ -46,6 +47,17 @@ pub(super) fn start(
 /// Makes an id of what identifies a row that has none: the question that it asks.
 pub(super) fn id_of(question: &str) -> String {
     format!("q-{}", Digest::of(question.as_bytes()).short())
+}
+
+/// Says why a gold cannot be read, without quoting it: the row may be somebody's, and reasons stay
+/// in the log.
+pub(super) fn gold_reason(error: &GoldError) -> String {
+    match error {
+        GoldError::NoCall { .. } => "gold: no call found".to_owned(),
+        GoldError::Call { number, reason, .. } => {
+            format!("gold: call {number} cannot be read: {reason}")
+        }
+    }
 }
 
 /// Reads a subject's name. One that is blank names nobody.

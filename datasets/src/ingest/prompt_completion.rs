@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Format;
 use super::lines::Input;
-use super::make::{id_of, start};
+use super::make::{gold_reason, id_of, start};
 use crate::episode::{Episode, Gold, Turn};
 use crate::gold::{Golds, read_golds};
 use crate::template::{Parsed, Template, parse_prompt};
@@ -48,7 +48,7 @@ enum Read {
 /// Reads the gold as the template asks for it; without a template, calls where it holds any.
 fn read_gold(template: Option<Template>, gold: &str) -> Result<(String, Read), String> {
     let calls = |track: &str| {
-        let golds = read_golds(gold).map_err(|error| format!("gold: {error}"))?;
+        let golds = read_golds(gold).map_err(|error| gold_reason(&error))?;
         Ok((track.to_owned(), Read::Calls(golds)))
     };
     match template {

@@ -69,7 +69,14 @@ fn workflow_rows_that_cannot_be_read_say_why() {
     assert_eq!(said(json!([{ "name": "zeppelin" }]), json!("x")), unread);
     assert_eq!(said(json!([]), json!(7)), "field \"assistant_response\" is no text");
     let broken = said(json!([]), json!("<tool_call name=\"zeppelin\">{broken"));
-    assert_eq!(broken, "a call in the answer cannot be read");
+    assert!(broken.starts_with("gold: call 1 cannot be read: "), "{broken}");
+    assert!(!broken.contains("zeppelin"), "{broken}");
+    let open = "<tool_call name=\"zeppelin\">{broken";
+    for gold in [open, "<tool_call>zeppelin</tool_call>", "zeppelin"] {
+        let row = json!({ "prompt": "Do.", "completion": gold });
+        let said = one(&row, Format::PromptCompletion).unwrap_err();
+        assert!(said.starts_with("gold: ") && !said.contains("zeppelin"), "{said}");
+    }
     let blank = json!({ "agent_type": "a", "user_query": " ", "assistant_response": "x" });
     assert_eq!(one(&blank, Format::WorkflowLog).unwrap_err(), "field \"user_query\" is blank");
     let untold = json!({ "agent_type": "a", "user_query": "q", "assistant_response": "x" });
@@ -158,7 +165,8 @@ fn bodies_of_several_providers_are_read() {
 
     let anthropic = json!({ "system": [{ "type": "text", "text": "s" }], "messages": [
         { "role": "user", "content": "q" },
-        { "role": "assistant", "content": [{ "type": "tool_use", "name": "f", "input": { "x": 1 } }] },
+        { "role": "assistant", "content": [
+            { "type": "tool_use", "name": "f", "input": { "x": 1 } }] },
         { "role": "user", "content": [{ "type": "tool_result", "content": "done" }] }] });
     let reply = json!({ "role": "assistant", "content": [{ "type": "text", "text": "ok" }] });
     let read = exchange(anthropic, reply).unwrap();
@@ -171,7 +179,8 @@ fn bodies_of_several_providers_are_read() {
         { "type": "function_call", "name": "f", "arguments": "{}" },
         { "type": "function_call_output", "output": "done" }] });
     let reply = json!({ "output": [{ "type": "reasoning" },
-        { "type": "message", "role": "assistant", "content": [{ "type": "output_text", "text": "ok" }] },
+        { "type": "message", "role": "assistant", "content": [
+            { "type": "output_text", "text": "ok" }] },
         { "type": "function_call", "name": "g", "arguments": "{}" }] });
     let read = exchange(responses, reply).unwrap();
     assert_eq!((read.turns.len(), called(&read)[0].0), (4, "g"));

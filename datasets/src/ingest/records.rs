@@ -143,7 +143,7 @@ impl<R: BufRead> Records<R> {
             if is_end {
                 return Ok(None);
             }
-            let is_blank = taker.bytes.trim_ascii().is_empty() && !taker.is_too_long;
+            let is_blank = taker.bytes.trim_ascii().is_empty() && taker.hash.is_none();
             if !is_blank {
                 return Ok(Some(taker.finish(self.row, None)));
             }
@@ -241,30 +241,33 @@ impl<R: BufRead> Records<R> {
 struct Taker {
     longest: usize,
     bytes: Vec<u8>,
-    is_too_long: bool,
-    hash: Sha256,
+    /// Hash of a row that is too long.
+    hash: Option<Sha256>,
 }
 
 impl Taker {
     fn new(longest: usize) -> Self {
-        Self { longest, bytes: Vec::new(), is_too_long: false, hash: Sha256::new() }
+        Self { longest, bytes: Vec::new(), hash: None }
     }
 
     fn take(&mut self, bytes: &[u8]) {
-        if self.is_too_long {
-            return self.hash.update(bytes);
+        match &mut self.hash {
+            Some(hash) => hash.update(bytes),
+            None if self.bytes.len() + bytes.len() <= self.longest => {
+                self.bytes.extend_from_slice(bytes);
+            }
+            None => {
+                let mut hash = Sha256::new();
+                hash.update(std::mem::take(&mut self.bytes));
+                hash.update(bytes);
+                self.hash = Some(hash);
+            }
         }
-        if self.bytes.len() + bytes.len() <= self.longest {
-            return self.bytes.extend_from_slice(bytes);
-        }
-        self.is_too_long = true;
-        self.hash.update(std::mem::take(&mut self.bytes));
-        self.hash.update(bytes);
     }
 
     fn finish(mut self, row: u64, fault: Option<Fault>) -> Record {
-        if self.is_too_long {
-            let content = Digest::from_bytes(self.hash.finalize().into());
+        if let Some(hash) = self.hash {
+            let content = Digest::from_bytes(hash.finalize().into());
             let fault = Some(Fault::TooLong(self.longest));
             return Record { row, bytes: Vec::new(), content, fault };
         }
@@ -408,17 +411,16 @@ impl<R: BufRead> Held<R> {
             }
             let line = self.bytes.get(start..).unwrap_or_default().trim_ascii();
             let Some(first) = line.first() else { continue };
-            match first {
-                b'[' if seen == 0 => return Shape::Values,
-                b'{' if seen == 0 => {
-                    if scan.feed(line).is_some() {
-                        return Shape::Lines;
-                    }
+            if seen == 0 {
+                match first {
+                    b'[' => return Shape::Values,
+                    b'{' if scan.feed(line).is_none() => {}
+                    _ => return Shape::Lines,
                 }
-                _ if seen == 0 => return Shape::Lines,
-                _ if is_row(line, keys) => return Shape::Lines,
-                _ if scan.feed(line).is_some() => return Shape::Values,
-                _ => {}
+            } else if is_row(line, keys) {
+                return Shape::Lines;
+            } else if scan.feed(line).is_some() {
+                return Shape::Values;
             }
             seen += 1;
         }

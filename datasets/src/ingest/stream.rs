@@ -175,7 +175,10 @@ mod tests {
     fn deltas_join_by_index_whatever_stands_between_them() {
         let chunk =
             |delta: Value| json!({ "model": "m", "choices": [{ "index": 0, "delta": delta }] });
-        let call = |at: u64, function: Value| json!({ "tool_calls": [{ "index": at, "function": function }] });
+        let call = |at: u64, function: Value| {
+            let deltas = [json!({ "index": at, "function": function })];
+            json!({ "tool_calls": deltas })
+        };
         let chunks = [
             chunk(json!({ "role": "assistant", "content": "So" })),
             chunk(call(0, json!({ "name": "f", "arguments": "" }))),
@@ -200,10 +203,12 @@ mod tests {
     #[test]
     fn messages_and_responses_are_put_together() {
         let text = concat!(
-            "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"c\"}}\n\n",
+            "event: message_start\n",
+            "data: {\"type\":\"message_start\",\"message\":{\"model\":\"c\"}}\n\n",
             "data: {\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
             "data: {\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"hi\"}}\n\n",
-            "data: {\"index\":1,\"content_block\":{\"type\":\"tool_use\",\"name\":\"f\",\"input\":{}}}\n\n",
+            "data: {\"index\":1,\"content_block\":",
+            "{\"type\":\"tool_use\",\"name\":\"f\",\"input\":{}}}\n\n",
             "data: {\"index\":1,\"delta\":{\"partial_json\":\"{\\\"a\\\":\"}}\n\n",
             "data: {\"index\":1,\"delta\":{\"partial_json\":\"1}\"}}",
         );

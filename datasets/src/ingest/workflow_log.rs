@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Format;
 use super::chat::{answer_of, call_of, open};
 use super::lines::Input;
-use super::make::{id_of, start};
+use super::make::{gold_reason, id_of, start};
 use super::prompt_completion::text;
 use crate::episode::{Answer, Call, Episode, Gold, Turn};
 use crate::gold::read_golds;
@@ -99,7 +99,7 @@ fn gold(
     if !text.contains("<tool_call") {
         return Ok(Gold::Text { text });
     }
-    let golds = read_golds(&text).map_err(|_| "a call in the answer cannot be read".to_owned())?;
+    let golds = read_golds(&text).map_err(|error| gold_reason(&error))?;
     flags.extend(golds.flags);
     Ok(Gold::Calls { calls: golds.calls })
 }
