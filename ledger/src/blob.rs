@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use crate::device::{Device, Disk};
-use crate::durable::{create_dir, temporary_in, write_synced};
+use crate::durable::{create_dir, temporary_in, write_new, write_synced};
 use crate::event::BodyRef;
 use crate::id::Digest;
 use crate::layout::Layout;
@@ -21,6 +21,10 @@ use crate::subject::{CIPHER, SubjectError, SubjectKey, Subjects};
 
 /// Bytes that are read at a time where a body is streamed.
 const CHUNK: usize = 256 * 1024;
+
+/// So many files are made durable by one sync of the whole file system, where it can be relied on.
+/// That waits for what others have written there too, which is not worth it for fewer.
+const MANY: usize = 16;
 
 /// The bodies of a notebook.
 #[derive(Clone, Debug)]
@@ -125,7 +129,8 @@ impl Blobs {
         &self.subjects
     }
 
-    /// Stores many bodies, with one sync per directory.
+    /// Stores many bodies: 16 new ones or more with two syncs of the file system, fewer with one
+    /// sync per file and directory.
     ///
     /// # Errors
     /// When the file system refuses; some of the bodies may be stored by then.
@@ -172,9 +177,15 @@ impl Blobs {
 
     /// Reads the stored bytes of a body and checks them.
     fn stored(&self, body: &BodyRef) -> Result<Vec<u8>, BlobError> {
+        let (path, mut file) = self.open_stored(&body.digest)?;
         let mut bytes = Vec::new();
-        self.copy_to(&body.digest, &mut bytes)?;
-        Ok(bytes)
+        file.read_to_end(&mut bytes).map_err(at(&path))?;
+        let found = Digest::of(&bytes);
+        if found == body.digest {
+            Ok(bytes)
+        } else {
+            Err(BlobError::Damaged { digest: body.digest, path, found })
+        }
     }
 
     /// Copies the stored bytes of a body, in constant memory, and says how many they were. The
@@ -184,7 +195,8 @@ impl Blobs {
     /// When it is missing or damaged, cannot be read, or the target cannot be written.
     pub fn copy_to(&self, digest: &Digest, target: &mut impl Write) -> Result<u64, BlobError> {
         let (path, mut file) = self.open_stored(digest)?;
-        let (found, length) = hash_to(&mut file, target).map_err(at(&path))?;
+        let size = file.metadata().map_err(at(&path))?.len();
+        let (found, length) = hash_to(&mut file, target, chunk(size)).map_err(at(&path))?;
         if found == *digest {
             Ok(length)
         } else {
@@ -211,13 +223,13 @@ impl Blobs {
         self.copy_to(digest, &mut io::sink()).map(drop)
     }
 
-    /// Writes all bodies and syncs each, renames them, and syncs each directory once.
+    /// Writes the bodies that are not there, syncs them, gives them their names, and syncs those.
     fn store_all<'a>(
         &self,
         bodies: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Vec<BodyRef>, BlobError> {
         let mut batch = Batch::begin(self)?;
-        let (mut stored, mut seen) = (Vec::new(), BTreeSet::new());
+        let (mut stored, mut fresh, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for bytes in bodies {
             let body = BodyRef {
                 digest: Digest::of(bytes),
@@ -226,13 +238,11 @@ impl Blobs {
                 subject: None,
             };
             if seen.insert(body.digest) && !batch.has(&body) {
-                let temporary = batch.temporary();
-                batch.written.push((temporary.clone(), body.digest));
-                write_synced(self.device.as_ref(), &temporary, bytes, 0o644)
-                    .map_err(at(&temporary))?;
+                fresh.push((body.digest, bytes));
             }
             stored.push(body);
         }
+        batch.write(&fresh)?;
         batch.settle()?;
         Ok(stored)
     }
@@ -240,9 +250,10 @@ impl Blobs {
     /// Tells whether a body is there, every byte of it, and marks it as wanted: garbage is only
     /// what nobody asked for in a long time.
     fn holds(&self, body: &BodyRef) -> bool {
-        let Ok(file) = File::open(self.path(&body.digest)) else { return false };
+        let Ok(mut file) = File::open(self.path(&body.digest)) else { return false };
         file.metadata().is_ok_and(|meta| meta.len() == body.length)
-            && self.check(&body.digest).is_ok()
+            && hash_to(&mut file, &mut io::sink(), chunk(body.length))
+                .is_ok_and(|(found, _)| found == body.digest)
             && file.set_modified(SystemTime::now()).is_ok()
     }
 
@@ -255,7 +266,7 @@ impl Blobs {
     ) -> Result<BodyRef, BlobError> {
         let file = OpenOptions::new().write(true).create_new(true).open(to).map_err(at(to))?;
         let mut target = Target { device: self.device.as_ref(), file: &file, offset: 0 };
-        let (digest, length) = hash_to(source, &mut target).map_err(at(from))?;
+        let (digest, length) = hash_to(source, &mut target, CHUNK).map_err(at(from))?;
         self.device.sync(&file).map_err(at(to))?;
         Ok(BodyRef { digest, length, cipher: None, subject: None })
     }
@@ -296,7 +307,9 @@ struct Batch<'a> {
     written: Vec<(PathBuf, Digest)>,
     /// Directories to be synced.
     touched: BTreeSet<PathBuf>,
-    _hold: File,
+    /// Locked, and opened before anything is written, so that a sync through it tells of all that
+    /// could not be.
+    hold: File,
 }
 
 impl<'a> Batch<'a> {
@@ -305,7 +318,7 @@ impl<'a> Batch<'a> {
         let staging = blobs.dir.join("tmp");
         create_dir(&staging).map_err(at(&staging))?;
         let (written, touched) = (Vec::new(), BTreeSet::new());
-        Ok(Self { blobs, staging, written, touched, _hold: hold })
+        Ok(Self { blobs, staging, written, touched, hold })
     }
 
     fn temporary(&self) -> PathBuf {
@@ -322,6 +335,31 @@ impl<'a> Batch<'a> {
             self.touched.insert(self.blobs.dir.clone());
         }
         there
+    }
+
+    /// Writes bodies beside their places and syncs them.
+    fn write(&mut self, fresh: &[(Digest, &[u8])]) -> Result<(), BlobError> {
+        let device = self.blobs.device.as_ref();
+        let at_once = self.syncs_at_once(fresh.len());
+        for (digest, bytes) in fresh {
+            let temporary = self.temporary();
+            self.written.push((temporary.clone(), *digest));
+            if at_once {
+                write_new(device, &temporary, bytes, 0o644).map(drop)
+            } else {
+                write_synced(device, &temporary, bytes, 0o644)
+            }
+            .map_err(at(&temporary))?;
+        }
+        if at_once {
+            device.sync_all(&self.hold).map_err(at(&self.staging))?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether so many files or directories are synced together.
+    fn syncs_at_once(&self, count: usize) -> bool {
+        count >= MANY && self.blobs.device.syncs_all(&self.hold)
     }
 
     /// Takes up a synced file.
@@ -347,8 +385,12 @@ impl<'a> Batch<'a> {
             self.touched.insert(shard.to_owned());
             device.rename(temporary, &path).map_err(at(&path))?;
         }
-        let mut there = self.touched.iter().filter(|dir| dir.is_dir());
-        there.try_for_each(|dir| device.sync_dir(dir).map_err(at(dir)))?;
+        if self.syncs_at_once(self.touched.len()) {
+            device.sync_all(&self.hold).map_err(at(&blobs.dir))?;
+        } else {
+            let mut there = self.touched.iter().filter(|dir| dir.is_dir());
+            there.try_for_each(|dir| device.sync_dir(dir).map_err(at(dir)))?;
+        }
         self.written.clear();
         Ok(())
     }
@@ -389,10 +431,20 @@ fn body_of(fields: &Map<String, Value>) -> Option<BodyRef> {
     serde_json::from_value(Value::Object(fields.clone())).ok()
 }
 
-/// Reads to the end, writes what was read, and returns its digest and length.
-fn hash_to(source: &mut impl Read, target: &mut impl Write) -> io::Result<(Digest, u64)> {
+/// How much to read at a time from a file of `length` bytes: all of a small one, and its end.
+fn chunk(length: u64) -> usize {
+    usize::try_from(length).map_or(CHUNK, |length| length.saturating_add(1).min(CHUNK))
+}
+
+/// Reads to the end, `chunk` bytes at a time, writes what was read, and returns its digest and
+/// length.
+fn hash_to(
+    source: &mut impl Read,
+    target: &mut impl Write,
+    chunk: usize,
+) -> io::Result<(Digest, u64)> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0_u8; CHUNK];
+    let mut buffer = vec![0_u8; chunk];
     let mut length = 0_u64;
     loop {
         let read = match source.read(&mut buffer) {
@@ -401,106 +453,12 @@ fn hash_to(source: &mut impl Read, target: &mut impl Write) -> io::Result<(Diges
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error),
         };
-        let chunk = buffer.get(..read).unwrap_or_default();
-        hasher.update(chunk);
-        target.write_all(chunk)?;
+        let part = buffer.get(..read).unwrap_or_default();
+        hasher.update(part);
+        target.write_all(part)?;
         length += read as u64;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-
-    use std::os::unix::fs::MetadataExt;
-
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn stores_reads_and_repeats() {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path());
-        let body = blobs.put(b"some text").unwrap();
-        assert_eq!(body.digest, Digest::of(b"some text"));
-        assert_eq!(blobs.get(&body).unwrap(), b"some text");
-        let path = blobs.path(&body.digest);
-        let (old, file) = (SystemTime::UNIX_EPOCH, File::open(&path).unwrap());
-        file.set_modified(old).unwrap();
-        let node = fs::metadata(&path).unwrap().ino();
-        assert_eq!(blobs.put(b"some text").unwrap(), body);
-        let now = fs::metadata(&path).unwrap();
-        assert_eq!(now.ino(), node, "a body that is there is not written again");
-        assert!(now.modified().unwrap() > old, "but it is no garbage any more");
-    }
-
-    #[test]
-    fn many_files_and_streams_agree() {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path());
-        let large = vec![7_u8; CHUNK + 3];
-        let bodies = vec![b"a".to_vec(), b"b".to_vec(), b"a".to_vec(), Vec::new(), large.clone()];
-        let stored = blobs.put_many(&bodies).unwrap();
-        assert_eq!(stored.len(), 5);
-        assert_eq!(stored.first(), stored.get(2));
-        for (body, bytes) in stored.iter().zip(&bodies) {
-            assert_eq!(&blobs.get(body).unwrap(), bytes);
-        }
-        let file = dir.path().join("input");
-        fs::write(&file, &large).unwrap();
-        assert_eq!(Some(&blobs.put_file(&file).unwrap()), stored.last());
-        fs::write(&file, b"new").unwrap();
-        let fresh = blobs.put_file(&file).unwrap();
-        assert_eq!(blobs.get(&fresh).unwrap(), b"new");
-        let staging = fs::read_dir(dir.path().join("blobs/tmp")).unwrap();
-        assert_eq!(staging.count(), 0, "nothing is left behind");
-    }
-
-    #[test]
-    fn every_flipped_byte_is_found() {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path());
-        let body = blobs.put(b"0123456789").unwrap();
-        let path = blobs.path(&body.digest);
-        for index in 0..10 {
-            let mut bytes = b"0123456789".to_vec();
-            bytes[index] ^= 1;
-            fs::write(&path, &bytes).unwrap();
-            match blobs.get(&body) {
-                Err(BlobError::Damaged { found, .. }) => assert_eq!(found, Digest::of(&bytes)),
-                other => panic!("byte {index}: {other:?}"),
-            }
-            assert!(matches!(blobs.check(&body.digest), Err(BlobError::Damaged { .. })));
-        }
-        fs::remove_file(&path).unwrap();
-        assert!(matches!(blobs.get(&body), Err(BlobError::Missing { .. })));
-        assert!(matches!(blobs.check(&body.digest), Err(BlobError::Missing { .. })));
-    }
-
-    #[test]
-    fn a_damaged_body_is_mended_by_storing_it_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path());
-        let body = blobs.put(b"0123456789").unwrap();
-        let file = dir.path().join("input");
-        fs::write(&file, b"0123456789").unwrap();
-        for damaged in [&b"01234"[..], b"0123456780"] {
-            fs::write(blobs.path(&body.digest), damaged).unwrap();
-            blobs.put(b"0123456789").unwrap();
-            assert_eq!(blobs.get(&body).unwrap(), b"0123456789");
-            fs::write(blobs.path(&body.digest), damaged).unwrap();
-            blobs.put_file(&file).unwrap();
-            assert_eq!(blobs.get(&body).unwrap(), b"0123456789");
-        }
-    }
-
-    #[test]
-    fn finds_the_bodies_that_facts_name() {
-        let body = BodyRef { digest: Digest::of(b"x"), length: 1, cipher: None, subject: None };
-        let facts = json!({
-            "a": body, "b": [{"c": body}, 3], "d": {"digest": body.digest, "length": 1},
-        });
-        assert_eq!(bodies_in(&facts), vec![body.clone(), body]);
-    }
-}
+mod tests;

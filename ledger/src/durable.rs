@@ -80,9 +80,20 @@ pub(crate) fn write_synced(
     bytes: &[u8],
     mode: u32,
 ) -> io::Result<()> {
+    let file = write_new(device, path, bytes, mode)?;
+    device.sync(&file)
+}
+
+/// Writes a new file, and syncs nothing.
+pub(crate) fn write_new(
+    device: &dyn Device,
+    path: &Path,
+    bytes: &[u8],
+    mode: u32,
+) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     device.write(&file, bytes, 0)?;
-    device.sync(&file)
+    Ok(file)
 }
 
 /// Returns how many bytes an ordinary user may still write to the file system of `file`.

@@ -19,6 +19,7 @@ use crate::clock::FixedClock;
 use crate::conformance::event;
 use crate::device::{Device, Disk};
 use crate::event::NewEvent;
+use crate::id::Digest;
 use crate::notebook::{AppendError, Appended, Notebook};
 use crate::verify::verify;
 use crate::writer::Options;
@@ -95,6 +96,15 @@ impl Device for Once {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.call(|| Disk.sync_dir(dir), || Ok(()))
     }
+
+    fn syncs_all(&self, _: &File) -> bool {
+        // Whatever file system the test has: it is the order of the calls that is tried here.
+        true
+    }
+
+    fn sync_all(&self, dir: &File) -> io::Result<()> {
+        self.call(|| Disk.sync_all(dir), || Ok(()))
+    }
 }
 
 fn options(device: Arc<dyn Device>) -> Options {
@@ -108,7 +118,7 @@ struct Told {
     failed: bool,
 }
 
-/// A batch of the history: its events name one body, which is stored in one of three ways.
+/// A batch of the history: its events name one body, which is stored in one of four ways.
 fn batch(blobs: &Blobs, n: u64) -> Option<Vec<NewEvent>> {
     let text = format!("body {n}");
     let body = match n % 4 {
@@ -117,6 +127,11 @@ fn batch(blobs: &Blobs, n: u64) -> Option<Vec<NewEvent>> {
             blobs.put_for(&key, text.as_bytes()).ok()?
         }
         1 => blobs.put_from(text.as_bytes(), Path::new("text")).ok()?,
+        // With others, so many that they are synced together.
+        3 => {
+            let texts = (0..17).map(|i| format!("{text}, {i}").into_bytes());
+            blobs.put_many(&texts.collect::<Vec<_>>()).ok()?.pop()?
+        }
         _ => blobs.put(text.as_bytes()).ok()?,
     };
     let events = (0..=n % 3).map(|i| {
@@ -216,6 +231,7 @@ fn clock() -> Arc<FixedClock> {
 /// or not at all, and it goes on.
 fn check(dir: &Path, told: &Told, name: &str) {
     let sound = || options(Arc::new(Disk));
+    every_named_body_is_whole(dir, name);
     let notebook = Notebook::open_as(dir, clock(), "tester", sound())
         .or_else(|_| Notebook::create_with(dir, clock(), "tester", sound()))
         .unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -235,6 +251,19 @@ fn check(dir: &Path, told: &Told, name: &str) {
     notebook.close().unwrap();
     let report = verify(dir).unwrap();
     assert!(report.good(), "{name}: {:?}", report.damage);
+}
+
+/// Whatever failed, and whether an event names it or not: what has a body's name has its bytes.
+fn every_named_body_is_whole(dir: &Path, name: &str) {
+    let Ok(shards) = std::fs::read_dir(dir.join("blobs")) else { return };
+    for shard in shards.map(|shard| shard.unwrap()).filter(|shard| shard.file_name() != "tmp") {
+        for file in std::fs::read_dir(shard.path()).unwrap().map(|file| file.unwrap()) {
+            let found = Digest::of(&std::fs::read(file.path()).unwrap()).to_string();
+            let named =
+                shard.file_name().into_string().unwrap() + file.file_name().to_str().unwrap();
+            assert_eq!(found, named, "{name}");
+        }
+    }
 }
 
 /// A segment that could not be made beforehand is made again when it is needed, so the fault of

@@ -450,6 +450,14 @@ impl Device for Faulty {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         Disk.sync_dir(dir)
     }
+
+    fn syncs_all(&self, _: &File) -> bool {
+        true
+    }
+
+    fn sync_all(&self, dir: &File) -> io::Result<()> {
+        self.sync(dir)
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use ledger::{NewEvent, Notebook, Reader, SystemClock, verify};
+use ledger::{BodyRef, NewEvent, Notebook, Reader, SystemClock, verify};
 use serde_json::json;
 
 /// Words that nothing else has, by number.
@@ -33,8 +33,15 @@ fn has_body(n: u64) -> bool {
     n.is_multiple_of(10)
 }
 
-fn event(notebook: &Notebook, n: u64) -> NewEvent {
-    let body = has_body(n).then(|| notebook.blobs().put(text(n).as_bytes()).unwrap());
+/// Events from `from` up to `end`; their bodies are stored together.
+fn events(notebook: &Notebook, from: u64, end: u64) -> Vec<NewEvent> {
+    let texts = (from..end).filter(|&n| has_body(n)).map(|n| text(n).into_bytes());
+    let stored = notebook.blobs().put_many(&texts.collect::<Vec<_>>()).unwrap();
+    let mut stored = stored.into_iter();
+    (from..end).map(|n| event(n, has_body(n).then(|| stored.next().unwrap()))).collect()
+}
+
+fn event(n: u64, body: Option<BodyRef>) -> NewEvent {
     NewEvent {
         id: format!("event/{n}"),
         stream: format!("stream/{}", n % 7),
@@ -63,8 +70,7 @@ fn appends_until_ended() {
     };
     let mut n = notebook.reader().head().unwrap().size - 1;
     loop {
-        let events = (n..n + group).map(|n| event(&notebook, n)).collect();
-        notebook.append(&[], events).unwrap();
+        notebook.append(&[], events(&notebook, n, n + group)).unwrap();
         n += group;
         writeln!(std::io::stdout(), "acknowledged {n}").unwrap();
     }
