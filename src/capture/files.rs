@@ -9,7 +9,7 @@ use datasets::ingest::{self, Format};
 use crate::error::AppError;
 
 /// Bytes that are looked at to tell the format.
-const HEAD: usize = 64 * 1024;
+const HEAD: u64 = 64 * 1024;
 /// Ends of the names of data files in folders.
 const ENDS: [&str; 3] = ["jsonl", "json", "ndjson"];
 
@@ -70,7 +70,7 @@ fn is_data(path: &Path) -> bool {
 /// When it cannot be read.
 pub(super) fn head(path: &Path) -> Result<Vec<u8>, AppError> {
     let file = File::open(path).map_err(AppError::file(path))?;
-    Ok(ingest::head(BufReader::new(file), HEAD).map_err(AppError::file(path))?)
+    ingest::head(BufReader::new(file), HEAD).map_err(AppError::file(path))
 }
 
 /// Tells the format of a file by its first bytes.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use datasets::ingest::{Beside, CepText, Format, cep_of};
+use datasets::ingest::{self, CepText, Format, cep_of};
 use datasets::{Cep, Episode};
 use ledger::catalogue::{DatasetImported, TraceIngested, TraceRejected, TraceRevised};
 use ledger::{BodyRef, Digest, NewEvent};
@@ -111,10 +111,11 @@ fn passed_over(file: &Found, asked: &Asked) -> Result<Option<String>, AppError> 
     if file.is_named {
         return Ok(None);
     }
-    if Beside::is_companion(&file.path) {
+    let head = files::head(&file.path)?;
+    if ingest::is_companion(&file.path, &head) {
         return Ok(Some("read beside the questions that it belongs to".to_owned()));
     }
-    let told = asked.format.is_some() || files::format_of(&file.path)?.is_some();
+    let told = asked.format.is_some() || ingest::detect(&file.path, &head).is_some();
     Ok((!told).then(|| "none of the known formats".to_owned()))
 }
 

@@ -134,7 +134,7 @@ impl Opened {
         let file = File::open(&self.path).map_err(AppError::file(&self.path))?;
         let hash = RefCell::new(Sha256::new());
         let tally = || Tally { file: &file, hash: &hash, progress };
-        let input = ingest::opened(BufReader::with_capacity(CHUNK, tally()), &self.source.file)?;
+        let input = ingest::opened(BufReader::with_capacity(CHUNK, tally()));
         for row in ingest::read(input, &self.source, &self.reading) {
             if !take(row?) {
                 break;
