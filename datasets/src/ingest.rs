@@ -47,17 +47,17 @@ pub use provenance::{SourceInfo, source_name};
 /// A format that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Format {
-    /// JSON lines of `{prompt, completion}`.
+    /// Rows of `{prompt, completion}`.
     PromptCompletion,
-    /// JSON lines of `{prompt_index, prompt, prediction, reference}`: a model's recorded answers.
+    /// Rows of `{prompt_index, prompt, prediction, reference}`: a model's recorded answers.
     RecordedAnswers,
-    /// JSON lines of `{id, conversations: [{from, value}]}` with Hermes tool tags.
+    /// Rows of `{id, conversations: [{from, value}]}` with Hermes tool tags.
     Hermes,
-    /// JSON lines of `{instruction, input, output}`.
+    /// Rows of `{instruction, input, output}`.
     BizEntity,
-    /// One JSON document of `{trace, observations}`, or an array of such.
+    /// JSON documents of `{trace, observations}`, alone, one after another or in an array.
     LangfuseExport,
-    /// JSON lines of canonical episodes.
+    /// Rows that are canonical episodes.
     Episodes,
     /// Rows of `{query, tools, answers}`, tools and answers as JSON inside strings: xLAM.
     Xlam,

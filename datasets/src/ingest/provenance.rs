@@ -85,8 +85,11 @@ impl SourceInfo {
     }
 }
 
-/// Names the source of a file: its folder and stem, as in `toolcall/train`.
+/// Names the source of a file: its folder and stem, as in `toolcall/train`, packed or not.
 pub fn source_name(path: &Path) -> String {
+    let is_packed = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gz"));
+    let unpacked = if is_packed { path.with_extension("") } else { path.to_owned() };
+    let path = unpacked.as_path();
     let stem = path.file_stem().map(|stem| undotted(&stem.to_string_lossy())).unwrap_or_default();
     folder(path).map_or_else(|| stem.clone(), |folder| format!("{folder}/{stem}"))
 }
@@ -112,6 +115,7 @@ mod tests {
     #[test]
     fn names_come_from_folder_and_stem() {
         assert_eq!(source_name(Path::new("/data/toolcall/train.jsonl")), "toolcall/train");
+        assert_eq!(source_name(Path::new("/data/toolcall/train.jsonl.gz")), "toolcall/train");
         assert_eq!(source_name(Path::new("train.jsonl")), "train");
         assert_eq!(source_name(Path::new("./train.jsonl")), "train");
         assert_eq!(source_name(Path::new("langfuse/a-1.trace.json")), "langfuse/a-1-trace");
