@@ -1,13 +1,22 @@
-//! Leakage: questions of a suite that stand among the rows to train on.
+//! Leakage: questions of a suite that stand among the rows to train on, in what surrounds these
+//! rows' own questions, or in a text that is put before all of them; and what two sets share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::episode::Episode;
 use crate::near::{NearDuplicate, Shingles};
-use crate::suite::SuiteManifest;
+use crate::suite::{Case, SuiteManifest};
 use crate::template::normalise_query;
+
+mod between;
+mod context;
+mod text;
+
+pub use between::{NearPair, NearRows, Overlap, PairReport, RowPair, between};
+pub(crate) use context::Questions;
+pub use text::{InText, Part, in_text};
 
 /// Pairs of a case and a row that [`LeakReport`] shows.
 const NEAREST_SHOWN: usize = 5;
@@ -18,6 +27,11 @@ const NEAREST_SHOWN: usize = 5;
 pub struct LeakReport {
     /// Cases whose question stands among the rows, each once, with the first such row.
     pub shared_questions: Vec<Shared>,
+    /// Cases whose question stands in what a row shows beside its own question (system text,
+    /// examples, earlier turns), each once, with the first such row. Questions of fewer than four
+    /// words are not looked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_context: Vec<Shared>,
     /// The most similar pairs that are not the same question, most similar first.
     pub nearest: Vec<Nearest>,
     /// Similarity of the most similar pair that is not the same question; 0 where nothing is alike.
@@ -76,18 +90,57 @@ pub fn leakage(train: &[(u64, &Episode)], suite: &SuiteManifest) -> LeakReport {
                 continue;
             }
             let similarity = of_row.similarity(of_case);
-            nearest.push(Nearest { case: case.id.clone(), seq: *seq, similarity });
+            // Most pairs are less alike than those that are shown already.
+            if nearest.get(NEAREST_SHOWN - 1).is_none_or(|last| similarity >= last.similarity) {
+                nearest.push(Nearest { case: case.id.clone(), seq: *seq, similarity });
+            }
         }
         keep_nearest(&mut nearest);
     }
-    let found = suite.cases.iter().zip(shared);
     LeakReport {
-        shared_questions: found
-            .filter_map(|(case, seq)| seq.map(|seq| Shared { case: case.id.clone(), seq }))
-            .collect(),
+        shared_questions: named(suite, shared),
+        in_context: named(suite, in_context(train, &suite.cases, &queries)),
         max: nearest.first().map_or(0.0, |pair| pair.similarity),
         nearest,
     }
+}
+
+/// Finds for each case the first row that shows its question beside its own.
+fn in_context(train: &[(u64, &Episode)], cases: &[Case], queries: &[String]) -> Vec<Option<u64>> {
+    let questions = Questions::of(cases.iter().map(|case| case.query.as_str()));
+    let mut by_question: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for place in 0..cases.len() {
+        if let Some(which) = questions.which(place) {
+            by_question.entry(which).or_default().push(place);
+        }
+    }
+    let mut first: Vec<Option<u64>> = vec![None; cases.len()];
+    for (seq, row) in train {
+        let found = shown(row, &questions);
+        if found.is_empty() {
+            continue;
+        }
+        let own = row.group();
+        for place in found.iter().filter_map(|which| by_question.get(which)).flatten() {
+            let Some(first) = first.get_mut(*place) else { continue };
+            if queries.get(*place).is_some_and(|query| *query != own) {
+                first.get_or_insert(*seq);
+            }
+        }
+    }
+    first
+}
+
+/// Returns the questions that stand in any turn of a row.
+pub(crate) fn shown(row: &Episode, questions: &Questions) -> Vec<usize> {
+    let found: BTreeSet<usize> =
+        row.turns.iter().flat_map(|turn| questions.within(&turn.content)).collect();
+    found.into_iter().collect()
+}
+
+fn named(suite: &SuiteManifest, found: Vec<Option<u64>>) -> Vec<Shared> {
+    let found = suite.cases.iter().zip(found);
+    found.filter_map(|(case, seq)| seq.map(|seq| Shared { case: case.id.clone(), seq })).collect()
 }
 
 fn sorted_once(mut places: Vec<usize>) -> Vec<usize> {
@@ -102,3 +155,6 @@ fn keep_nearest(nearest: &mut Vec<Nearest>) {
     });
     nearest.truncate(NEAREST_SHOWN);
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ pub mod ingest;
 pub mod leak;
 pub mod literal;
 pub mod manifest;
-mod near;
+pub mod near;
 pub mod redact;
 #[cfg(test)]
 mod samples;

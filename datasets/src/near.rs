@@ -1,14 +1,23 @@
-//! Near duplicates among queries: MinHash finds candidates, exact Jaccard similarity decides.
+//! Near duplicates among queries: all pairs that can be similar enough are found by their rarest
+//! shingles, and exact Jaccard similarity decides.
+//!
+//! Two sets whose similarity is at least `t` share one of the `n - ceil(t n) + 1` first shingles of
+//! each, whatever the order that shingles are taken in ("prefix filtering": Chaudhuri, Ganti and
+//! Kaushik 2006; with the filter on places, Xiao et al. 2008). With the rarest first, few sets are
+//! looked at, and no pair is missed: unlike with MinHash, the result does not depend on chance.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 
-/// Seed of the permutations. Another seed could only change which candidates are looked at.
-const SEED: u64 = 0x6c65_6467_6572_0001;
-/// Rows of one band: at similarity .7 a pair is missed by all 42 bands of three rows about twice
-/// in a hundred million times.
-const BAND_ROWS: usize = 3;
+use crate::episode::Episode;
+use crate::template::normalise_query;
+
+/// Ends a list of places.
+const END: u32 = u32::MAX;
+/// What rounding may take from a product of a threshold and a length.
+const ROUNDING: f64 = 1e-9;
 
 /// When two queries count as near duplicates.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,7 +25,8 @@ const BAND_ROWS: usize = 3;
 pub struct NearDuplicate {
     /// Words in a shingle.
     pub shingle_words: u32,
-    /// Permutations in a MinHash signature.
+    /// Permutations of the MinHash signatures that once found candidates. All pairs are found
+    /// without any now; the figure stays in the form, so that specs keep their identity.
     pub permutations: u32,
     /// Least Jaccard similarity of the shingle sets.
     pub threshold: f64,
@@ -28,6 +38,75 @@ impl Default for NearDuplicate {
     }
 }
 
+/// How many rows of a source repeat earlier rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceDuplicates {
+    /// Name of the source.
+    pub source: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Rows with the same content as an earlier row, wherever that came from.
+    pub exact: u64,
+    /// Other rows whose question is, or nearly repeats, that of an earlier row.
+    pub near: u64,
+}
+
+/// Counts rows that repeat earlier ones, by source, sorted by name.
+///
+/// `rows` stand in ledger order. A row counts as a duplicate of rows that are none themselves, of
+/// any source: these are the rows that a split with `drop_near` would keep.
+pub fn duplicates_by_source<'a>(
+    rows: impl IntoIterator<Item = &'a Episode>,
+    rule: &NearDuplicate,
+) -> Vec<SourceDuplicates> {
+    let rows: Vec<&Episode> = rows.into_iter().collect();
+    let sets: Vec<Shingles> =
+        rows.iter().map(|row| Shingles::of(&row.group(), rule.shingle_words)).collect();
+    let order = Order::of(&sets);
+    let mut index = Index::new(*rule, &order);
+    let mut contents = BTreeSet::new();
+    let mut counts: BTreeMap<&str, SourceDuplicates> = BTreeMap::new();
+    for (row, set) in rows.iter().zip(&sets) {
+        let count = counts.entry(&row.source.name).or_default();
+        count.rows += 1;
+        if !contents.insert(row.content_digest()) {
+            count.exact += 1;
+            continue;
+        }
+        let ranks = order.ranks(set);
+        match index.earliest(&ranks) {
+            Some(_) => count.near += 1,
+            None => index.insert((), ranks),
+        }
+    }
+    let named = |(name, count): (&str, SourceDuplicates)| SourceDuplicates {
+        source: name.to_owned(),
+        ..count
+    };
+    counts.into_iter().map(named).collect()
+}
+
+/// Finds for each query the earliest one before it that it nearly repeats, and how similar they are.
+///
+/// Queries are normalised first; equal ones have similarity 1. No pair is missed.
+pub fn earliest_near<'a>(
+    queries: impl IntoIterator<Item = &'a str>,
+    rule: &NearDuplicate,
+) -> Vec<Option<(usize, f64)>> {
+    let set = |query| Shingles::of(&normalise_query(query), rule.shingle_words);
+    let sets: Vec<Shingles> = queries.into_iter().map(set).collect();
+    let order = Order::of(&sets);
+    let mut index = Index::new(*rule, &order);
+    let mut found = Vec::with_capacity(sets.len());
+    for (place, set) in sets.iter().enumerate() {
+        let ranks = order.ranks(set);
+        found.push(index.earliest(&ranks));
+        index.insert(place, ranks);
+    }
+    found
+}
+
 /// The shingles of one normalised query, hashed and sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shingles(Vec<u64>);
@@ -37,8 +116,7 @@ impl Shingles {
     pub(crate) fn of(normalised: &str, words: u32) -> Self {
         let all: Vec<&str> = normalised.split(' ').filter(|word| !word.is_empty()).collect();
         let size = usize::try_from(words).unwrap_or(usize::MAX).clamp(1, all.len().max(1));
-        let mut hashes: Vec<u64> =
-            all.windows(size).map(|run| hash(run.join(" ").as_bytes())).collect();
+        let mut hashes: Vec<u64> = all.windows(size).map(hash_of_run).collect();
         hashes.sort_unstable();
         hashes.dedup();
         Self(hashes)
@@ -46,21 +124,7 @@ impl Shingles {
 
     /// Returns the Jaccard similarity; two empty queries share nothing.
     pub(crate) fn similarity(&self, other: &Self) -> f64 {
-        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
-        let mut shared = 0_usize;
-        while let (Some(l), Some(r)) = (left.peek(), right.peek()) {
-            match l.cmp(r) {
-                std::cmp::Ordering::Less => drop(left.next()),
-                std::cmp::Ordering::Greater => drop(right.next()),
-                std::cmp::Ordering::Equal => {
-                    shared += 1;
-                    left.next();
-                    right.next();
-                }
-            }
-        }
-        let all = self.0.len() + other.0.len() - shared;
-        if all == 0 { 0.0 } else { shared as f64 / all as f64 }
+        jaccard(&self.0, &other.0)
     }
 
     /// Returns the hashes, sorted.
@@ -69,134 +133,241 @@ impl Shingles {
     }
 }
 
+/// Returns the Jaccard similarity of two sorted sets; two empty ones share nothing.
+fn jaccard<T: Ord>(left: &[T], right: &[T]) -> f64 {
+    let sizes = left.len() + right.len();
+    let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
+    let mut shared = 0_usize;
+    while let (Some(l), Some(r)) = (left.peek(), right.peek()) {
+        match l.cmp(r) {
+            std::cmp::Ordering::Less => drop(left.next()),
+            std::cmp::Ordering::Greater => drop(right.next()),
+            std::cmp::Ordering::Equal => {
+                shared += 1;
+                left.next();
+                right.next();
+            }
+        }
+    }
+    share(shared, sizes)
+}
+
+/// Returns the Jaccard similarity of sets that share so many of their elements.
+fn share(shared: usize, sizes: usize) -> f64 {
+    let all = sizes - shared.min(sizes);
+    if all == 0 { 0.0 } else { shared as f64 / all as f64 }
+}
+
+/// All shingles of a collection of sets, the rarest first.
+pub(crate) struct Order {
+    /// Hashes, sorted.
+    hashes: Vec<u64>,
+    /// Rank of each hash.
+    ranks: Vec<u32>,
+    /// Ranks below this occur in one set only.
+    alone: u32,
+}
+
+/// A set of shingles by their ranks in an [`Order`], the rarest first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ranks(Box<[u32]>);
+
+impl Order {
+    /// Ranks the shingles of `sets`, which must be all sets that will be compared, those that are
+    /// looked for and those that are found: what one set alone holds is not looked up.
+    pub(crate) fn of<'a>(sets: impl IntoIterator<Item = &'a Shingles>) -> Self {
+        let mut all: Vec<u64> = sets.into_iter().flat_map(|set| set.hashes()).copied().collect();
+        all.sort_unstable();
+        let counted: Vec<(u32, u64)> = all
+            .chunk_by(|a, b| a == b)
+            .filter_map(|same| Some((narrow(same.len()), *same.first()?)))
+            .collect();
+        let alone = narrow(counted.iter().filter(|(count, _)| *count == 1).count());
+        let mut by_count: Vec<u32> = (0..narrow(counted.len())).collect();
+        let count_of = |place: &u32| counted.get(*place as usize).copied();
+        by_count.sort_unstable_by_key(count_of);
+        let mut ranks = vec![0; counted.len()];
+        for (rank, place) in (0..).zip(by_count) {
+            if let Some(known) = ranks.get_mut(place as usize) {
+                *known = rank;
+            }
+        }
+        Self { hashes: counted.into_iter().map(|(_, hash)| hash).collect(), ranks, alone }
+    }
+
+    /// Returns the ranks of a set. Shingles that the order does not know are left out.
+    pub(crate) fn ranks(&self, set: &Shingles) -> Ranks {
+        let rank = |hash: &u64| self.ranks.get(self.hashes.binary_search(hash).ok()?).copied();
+        let mut ranks: Vec<u32> = set.hashes().iter().filter_map(rank).collect();
+        ranks.sort_unstable();
+        Ranks(ranks.into())
+    }
+}
+
+/// One place where a shingle stands.
+#[derive(Clone, Copy)]
+struct Posting {
+    /// Which entry.
+    entry: u32,
+    /// Place of the shingle in the entry's set.
+    at: u32,
+    /// The next posting of the shingle.
+    next: u32,
+}
+
 /// Finds earlier entries that are near duplicates of a new one.
+///
+/// Entries with equal sets are kept once, with the key of the earliest, so that thousands of equal
+/// queries cost no more than one.
 pub(crate) struct Index<K> {
     rule: NearDuplicate,
-    permutations: Vec<(u64, u64)>,
-    bands: BTreeMap<(usize, u64), Vec<usize>>,
-    entries: Vec<(K, Shingles)>,
+    alone: u32,
+    /// First and last posting by rank.
+    ends: Vec<(u32, u32)>,
+    postings: Vec<Posting>,
+    entries: Vec<(K, Ranks)>,
+    /// Entries by a hash of their set.
+    known: BTreeSet<(u64, u32)>,
+    /// Entries that were compared, to see that few are.
+    #[cfg(test)]
+    compared: std::cell::Cell<u64>,
 }
 
 impl<K: Copy> Index<K> {
-    pub(crate) fn new(rule: NearDuplicate) -> Self {
-        let mut state = SEED;
-        let mut draw = || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            mix(state)
+    pub(crate) fn new(rule: NearDuplicate, order: &Order) -> Self {
+        Self {
+            rule,
+            alone: order.alone,
+            ends: vec![(END, END); order.hashes.len()],
+            postings: Vec::new(),
+            entries: Vec::new(),
+            known: BTreeSet::new(),
+            #[cfg(test)]
+            compared: std::cell::Cell::new(0),
+        }
+    }
+
+    /// Adds an entry, unless an equal set is there.
+    pub(crate) fn insert(&mut self, key: K, ranks: Ranks) {
+        if self.equal(&ranks).is_some() {
+            return;
+        }
+        let entry = narrow(self.entries.len());
+        for (at, &rank) in (0..).zip(ranks.0.iter().take(self.prefix(ranks.0.len()))) {
+            // No other set holds it.
+            let Some((first, last)) =
+                self.ends.get_mut(rank as usize).filter(|_| rank >= self.alone)
+            else {
+                continue;
+            };
+            let place = narrow(self.postings.len());
+            match self.postings.get_mut(*last as usize) {
+                Some(before) => before.next = place,
+                None => *first = place,
+            }
+            *last = place;
+            self.postings.push(Posting { entry, at, next: END });
+        }
+        self.known.insert((hash_of_ranks(&ranks), entry));
+        self.entries.push((key, ranks));
+    }
+
+    /// Returns the earliest entry that is at least as similar as the rule asks.
+    pub(crate) fn earliest(&self, ranks: &Ranks) -> Option<(K, f64)> {
+        let mut found = None;
+        self.visit(ranks, |key, similarity| {
+            if similarity < self.rule.threshold {
+                return ControlFlow::Continue(());
+            }
+            found = Some((key, similarity));
+            ControlFlow::Break(())
+        });
+        found
+    }
+
+    /// Shows all entries that may be as similar as the rule asks, in order, with their similarity.
+    pub(crate) fn visit(&self, ranks: &Ranks, mut each: impl FnMut(K, f64) -> ControlFlow<()>) {
+        let size = ranks.0.len();
+        let posting = |place: u32| self.postings.get(place as usize).copied();
+        let start = |(at, rank): (usize, &u32)| {
+            let (first, _) = self.ends.get(*rank as usize).filter(|_| *rank >= self.alone)?;
+            Some((at, posting(*first)?))
         };
-        // An odd factor makes each permutation one to one.
-        let permutations = (0..rule.permutations).map(|_| (draw() | 1, draw())).collect();
-        Self { rule, permutations, bands: BTreeMap::new(), entries: Vec::new() }
+        let prefix = ranks.0.iter().take(self.prefix(size)).enumerate();
+        let mut lists: Vec<(usize, Posting)> = prefix.filter_map(start).collect();
+        while let Some(entry) = lists.iter().map(|(_, posting)| posting.entry).min() {
+            // The first list that stands here holds the rarest shingle that both share.
+            let mut first = None;
+            lists.retain_mut(|(at, known)| {
+                if known.entry != entry {
+                    return true;
+                }
+                first.get_or_insert((*at, known.at as usize));
+                posting(known.next).map(|next| *known = next).is_some()
+            });
+            let (Some((key, other)), Some((here, there))) =
+                (self.entries.get(entry as usize), first)
+            else {
+                continue;
+            };
+            let left = (size - here).min(other.0.len().saturating_sub(there));
+            if share(left, size + other.0.len()) < self.rule.threshold - ROUNDING {
+                continue;
+            }
+            #[cfg(test)]
+            self.compared.set(self.compared.get() + 1);
+            if each(*key, jaccard(&ranks.0, &other.0)).is_break() {
+                return;
+            }
+        }
     }
 
-    /// Adds an entry.
-    pub(crate) fn insert(&mut self, key: K, shingles: Shingles) {
-        let place = self.entries.len();
-        for band in self.bands_of(&shingles) {
-            self.bands.entry(band).or_default().push(place);
-        }
-        self.entries.push((key, shingles));
+    /// Returns the key of the entry with the same set.
+    fn equal(&self, ranks: &Ranks) -> Option<K> {
+        let hash = hash_of_ranks(ranks);
+        let same = self.known.range((hash, 0)..=(hash, END));
+        let entries = same.filter_map(|(_, entry)| self.entries.get(*entry as usize));
+        entries.filter(|(_, other)| other == ranks).map(|(key, _)| *key).next()
     }
 
-    /// Returns the earliest entry that `accept`s and is at least as similar as the rule asks.
-    pub(crate) fn earliest(
-        &self,
-        shingles: &Shingles,
-        accept: impl Fn(K) -> bool,
-    ) -> Option<(K, f64)> {
-        let mut candidates = BTreeSet::new();
-        for band in self.bands_of(shingles) {
-            candidates.extend(self.bands.get(&band).into_iter().flatten().copied());
-        }
-        candidates.into_iter().filter_map(|place| self.entries.get(place)).find_map(
-            |(key, other)| {
-                let similarity = shingles.similarity(other);
-                (similarity >= self.rule.threshold && accept(*key)).then_some((*key, similarity))
-            },
-        )
-    }
-
-    fn bands_of(&self, shingles: &Shingles) -> Vec<(usize, u64)> {
-        if shingles.hashes().is_empty() {
-            return Vec::new();
-        }
-        let signature: Vec<u64> = self
-            .permutations
-            .iter()
-            .map(|&(factor, offset)| {
-                let permuted = |hash: &u64| mix(hash.wrapping_mul(factor).wrapping_add(offset));
-                shingles.hashes().iter().map(permuted).min().unwrap_or(u64::MAX)
-            })
-            .collect();
-        let key = |rows: &[u64]| rows.iter().fold(SEED, |key, &row| mix(key ^ row));
-        signature.chunks(BAND_ROWS).map(key).enumerate().collect()
+    /// Returns how many of a set's rarest shingles meet one of each set that is similar enough.
+    fn prefix(&self, size: usize) -> usize {
+        let least = (self.rule.threshold * size as f64 - ROUNDING).ceil().max(1.0);
+        // A float from 1 to the size.
+        (size + 1).saturating_sub(least as usize)
     }
 }
 
-/// Hashes bytes: FNV-1a, then mixed.
-fn hash(bytes: &[u8]) -> u64 {
-    let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    mix(fnv)
+/// Narrows a place. Four thousand million shingles do not fit into memory before.
+fn narrow(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(END)
+}
+
+fn hash_of_ranks(ranks: &Ranks) -> u64 {
+    ranks.0.iter().fold(FNV_OFFSET, |hash, &rank| mix(hash ^ u64::from(rank)))
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Hashes words joined by spaces: FNV-1a, then mixed.
+fn hash_of_run(words: &[&str]) -> u64 {
+    let add = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    let mut hash = FNV_OFFSET;
+    for (place, word) in words.iter().enumerate() {
+        if place > 0 {
+            hash = add(hash, b' ');
+        }
+        hash = word.bytes().fold(hash, add);
+    }
+    mix(hash)
 }
 
 /// The finaliser of SplitMix64.
-fn mix(mut x: u64) -> u64 {
+pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn shingles(text: &str) -> Shingles {
-        Shingles::of(text, 3)
-    }
-
-    #[test]
-    fn similarity_is_jaccard_over_runs_of_three_words() {
-        let left = shingles("find the missing number in the list [0, 1, 2, 3, 5]");
-        let right = shingles("find the missing number in the list [0, 1, 2, 4, 5]");
-        assert_eq!(left.similarity(&right), 2.0 / 3.0);
-        assert_eq!(left.similarity(&left), 1.0);
-        assert_eq!(shingles("hi there").similarity(&shingles("hi there")), 1.0);
-        assert_eq!(shingles("").similarity(&shingles("")), 0.0);
-    }
-
-    #[test]
-    fn earliest_near_duplicate_is_found() {
-        let mut index = Index::new(NearDuplicate::default());
-        let base = "please list the first ten prime numbers above one hundred for my class";
-        index.insert(0, shingles("what is the weather in oslo today"));
-        index.insert(1, shingles(base));
-        index.insert(2, shingles(base));
-        let probe = shingles(&format!("{base} now"));
-        assert_eq!(index.earliest(&probe, |_| true).unwrap().0, 1);
-        assert_eq!(index.earliest(&probe, |key| key != 1).unwrap().0, 2);
-        assert!(index.earliest(&shingles("nothing like it at all"), |_| true).is_none());
-    }
-
-    proptest! {
-        #[test]
-        fn candidates_hold_every_pair_above_the_threshold(
-            words in prop::collection::vec("[a-f]{1,3}", 6..40),
-            at in 0_usize..40,
-            new in "[g-k]{2}",
-        ) {
-            let mut changed = words.clone();
-            let place = at % changed.len();
-            changed[place] = new;
-            let (left, right) = (shingles(&words.join(" ")), shingles(&changed.join(" ")));
-            let mut index = Index::new(NearDuplicate::default());
-            index.insert((), left.clone());
-            let similar = left.similarity(&right) >= 0.7;
-            prop_assert_eq!(index.earliest(&right, |()| true).is_some(), similar);
-        }
-    }
-}
+mod tests;

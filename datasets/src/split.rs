@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::episode::{Episode, Gold};
-use crate::leak::{LeakReport, leakage};
+use crate::leak::{LeakReport, Questions, leakage, shown};
 use crate::manifest::digest_of;
-use crate::near::{Index, Shingles};
-use crate::suite::{SuiteManifest, count};
+use crate::near::{Index, Order, Ranks, Shingles};
+use crate::suite::{Case, SuiteManifest, count};
 use crate::template::normalise_query;
 
 pub use crate::near::NearDuplicate;
@@ -32,6 +32,10 @@ pub struct SplitSpec {
     pub dev_fraction: f64,
     /// When two questions count as near duplicates.
     pub near_duplicate: NearDuplicate,
+    /// Also leaves out rows whose question nearly repeats that of an earlier row on the same side.
+    /// Absent where false, so that specs from before keep their identity.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub drop_near: bool,
 }
 
 impl Default for SplitSpec {
@@ -42,6 +46,7 @@ impl Default for SplitSpec {
             salt: "ledger-7".to_owned(),
             dev_fraction: 0.12,
             near_duplicate: NearDuplicate::default(),
+            drop_near: false,
         }
     }
 }
@@ -86,7 +91,8 @@ pub struct KeptOut {
     pub suite: Digest,
     /// Its cases.
     pub n: u64,
-    /// What the check found. A shared question is an error, so that none is here.
+    /// What the check found. A shared question is an error, and so is one in the context of a row,
+    /// so that none is here.
     pub leak: LeakReport,
 }
 
@@ -120,7 +126,7 @@ pub struct Excluded {
     pub content: Digest,
     /// Why, in one line.
     pub reason: String,
-    /// Event of the earlier row or case that it nearly repeats.
+    /// Event of the earlier row or case that it nearly repeats, or of the case that it shows.
     pub near_duplicate_of: Option<u64>,
 }
 
@@ -147,6 +153,16 @@ pub enum SplitError {
         seq: u64,
         /// Where else.
         other: String,
+    },
+    /// A row shows the question of a suite beside its own.
+    #[error("the prompt of event {seq} shows the question of case {case} of suite {suite}")]
+    Shows {
+        /// Event of the row.
+        seq: u64,
+        /// The case.
+        case: String,
+        /// Name of its suite.
+        suite: String,
     },
     /// The specification makes no sense.
     #[error("{field} is {value}: it must lie {range}")]
@@ -175,6 +191,7 @@ impl SplitManifest {
         }
         for kept_out in &mut plain.suites {
             kept_out.leak.nearest.iter_mut().for_each(|pair| pair.seq = 0);
+            kept_out.leak.in_context.iter_mut().for_each(|shared| shared.seq = 0);
         }
         digest_of(&plain)
     }
@@ -228,8 +245,9 @@ pub fn build_split(
     }
     let mut ordered: Vec<&(u64, Episode)> = rows.iter().collect();
     ordered.sort_by_key(|(seq, _)| *seq);
-    let mut builder = Builder::new(spec, suites);
-    ordered.iter().for_each(|(seq, row)| builder.add(*seq, row));
+    let asked: Vec<Asked> = ordered.iter().map(|(_, row)| Asked::of(spec, row.group())).collect();
+    let mut builder = Builder::new(spec, suites, &asked);
+    ordered.iter().zip(&asked).for_each(|((seq, row), asked)| builder.add(*seq, row, asked));
     let kept_out = suites.iter().map(|suite| KeptOut {
         name: suite.name().to_owned(),
         suite: suite.identity(),
@@ -296,19 +314,43 @@ fn verify(manifest: &SplitManifest) -> Result<(), SplitError> {
             let other = format!("case {} of suite {}", shared.case, kept_out.name);
             return Err(SplitError::Overlap { seq: shared.seq, other });
         }
+        if let Some(shown) = kept_out.leak.in_context.first() {
+            return Err(SplitError::Shows {
+                seq: shown.seq,
+                case: shown.case.clone(),
+                suite: kept_out.name.clone(),
+            });
+        }
     }
     Ok(())
 }
 
+/// A normalised query with its shingles.
+struct Asked {
+    query: String,
+    shingles: Shingles,
+}
+
+impl Asked {
+    fn of(spec: &SplitSpec, query: String) -> Self {
+        let shingles = Shingles::of(&query, spec.near_duplicate.shingle_words);
+        Self { query, shingles }
+    }
+}
+
 struct Builder<'a> {
     spec: &'a SplitSpec,
+    order: Order,
     /// Questions of suites, with the name of the suite.
     asked: BTreeMap<String, &'a str>,
-    /// Shingles of the suites' questions: (place of the suite, event of the case).
-    cases: Index<(usize, u64)>,
-    suites: &'a [SuiteManifest],
-    /// Shingles of the rows kept so far, with event and side.
-    seen: Index<(u64, Side)>,
+    /// Shingles of the suites' questions: (name of the suite, event of the case).
+    cases: Index<(&'a str, u64)>,
+    /// The suites' questions, to be looked for in prompts.
+    questions: Questions,
+    /// For each of them, a suite and case that asks it.
+    askers: BTreeMap<usize, (&'a str, u64)>,
+    /// Shingles of the rows kept so far, on the training and on the dev side.
+    seen: [Index<u64>; 2],
     contents: BTreeMap<Digest, u64>,
     kept: Vec<RowRef>,
     excluded: Vec<Excluded>,
@@ -319,25 +361,32 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(spec: &'a SplitSpec, suites: &'a [SuiteManifest]) -> Self {
-        let mut asked = BTreeMap::new();
-        let mut cases = Index::new(spec.near_duplicate);
-        for (place, suite) in suites.iter().enumerate() {
-            for case in &suite.cases {
-                let query = normalise_query(&case.query);
-                cases.insert(
-                    (place, case.seq),
-                    Shingles::of(&query, spec.near_duplicate.shingle_words),
-                );
-                asked.entry(query).or_insert_with(|| suite.name());
+    fn new(spec: &'a SplitSpec, suites: &'a [SuiteManifest], rows: &[Asked]) -> Self {
+        let cases: Vec<(&str, &Case)> =
+            suites.iter().flat_map(|s| s.cases.iter().map(|case| (s.name(), case))).collect();
+        let known: Vec<Asked> =
+            cases.iter().map(|(_, case)| Asked::of(spec, normalise_query(&case.query))).collect();
+        let order = Order::of(known.iter().chain(rows).map(|asked| &asked.shingles));
+        let questions = Questions::of(cases.iter().map(|(_, case)| case.query.as_str()));
+        let index = || Index::new(spec.near_duplicate, &order);
+        let seen = [index(), index()];
+        let mut of_cases = Index::new(spec.near_duplicate, &order);
+        let (mut askers, mut names) = (BTreeMap::new(), BTreeMap::new());
+        for (place, ((name, case), asked)) in cases.iter().zip(known).enumerate() {
+            of_cases.insert((*name, case.seq), order.ranks(&asked.shingles));
+            names.entry(asked.query).or_insert(*name);
+            if let Some(which) = questions.which(place) {
+                askers.entry(which).or_insert((*name, case.seq));
             }
         }
         Self {
             spec,
-            asked,
-            cases,
-            suites,
-            seen: Index::new(spec.near_duplicate),
+            order,
+            asked: names,
+            cases: of_cases,
+            questions,
+            askers,
+            seen,
             contents: BTreeMap::new(),
             kept: Vec::new(),
             excluded: Vec::new(),
@@ -347,35 +396,35 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add(&mut self, seq: u64, row: &'a Episode) {
-        let query = row.group();
-        let side = side_of(self.spec, &query);
-        let shingles = Shingles::of(&query, self.spec.near_duplicate.shingle_words);
+    fn add(&mut self, seq: u64, row: &'a Episode, asked: &Asked) {
+        let side = side_of(self.spec, &asked.query);
+        let ranks = self.order.ranks(&asked.shingles);
         let content = row.content_digest();
         let episode = row.digest();
-        if let Some((reason, near_duplicate_of)) =
-            self.objection(row, &query, &shingles, (content, side))
-        {
+        let objection = self
+            .objection(row, &asked.query, &ranks)
+            .or_else(|| self.repetition(content, side, &ranks));
+        if let Some((reason, near_duplicate_of)) = objection {
             self.excluded.push(Excluded { seq, episode, content, reason, near_duplicate_of });
             return;
         }
         self.contents.insert(content, seq);
-        self.seen.insert((seq, side), shingles);
+        let [train, dev] = &mut self.seen;
+        if side == Side::Train { train } else { dev }.insert(seq, ranks);
         self.rows.push((seq, row));
         self.licences.insert(row.licence.clone());
         self.attributions.insert(row.attribution.clone());
-        let group = Digest::of(query.as_bytes());
+        let group = Digest::of(asked.query.as_bytes());
         let stratum = stratum_of(row);
         self.kept.push(RowRef { seq, episode, content, group, stratum, side });
     }
 
-    /// Returns why a row is left out, and the earlier row or case that it nearly repeats.
+    /// Returns why a row is left out whatever the other rows are, and the case that it repeats.
     fn objection(
         &self,
         row: &Episode,
         query: &str,
-        shingles: &Shingles,
-        (content, side): (Digest, Side),
+        ranks: &Ranks,
     ) -> Option<(String, Option<u64>)> {
         if row.gold == Gold::None {
             return Some(("no gold".to_owned(), None));
@@ -386,15 +435,31 @@ impl<'a> Builder<'a> {
         if let Some(suite) = self.asked.get(query) {
             return Some((format!("in suite {suite}"), None));
         }
-        if let Some(((place, seq), _)) = self.cases.earliest(shingles, |_| true) {
-            let suite = self.suites.get(place).map(SuiteManifest::name).unwrap_or_default();
+        if let Some(((suite, seq), _)) = self.cases.earliest(ranks) {
             return Some((format!("near duplicate of a case of suite {suite}"), Some(seq)));
         }
+        let shown = shown(row, &self.questions);
+        let (suite, seq) = shown.first().and_then(|which| self.askers.get(which))?;
+        Some((format!("a case of suite {suite} stands in its prompt"), Some(*seq)))
+    }
+
+    /// Returns why a row is left out because of an earlier one, and which.
+    fn repetition(
+        &self,
+        content: Digest,
+        side: Side,
+        ranks: &Ranks,
+    ) -> Option<(String, Option<u64>)> {
         if let Some(&earlier) = self.contents.get(&content) {
             return Some(("repeats an earlier row".to_owned(), Some(earlier)));
         }
-        let ((seq, _), _) = self.seen.earliest(shingles, |(_, other)| other != side)?;
-        Some(("near duplicate of a row on the other side".to_owned(), Some(seq)))
+        let [train, dev] = &self.seen;
+        let (own, other) = if side == Side::Train { (train, dev) } else { (dev, train) };
+        if let Some((seq, _)) = other.earliest(ranks) {
+            return Some(("near duplicate of a row on the other side".to_owned(), Some(seq)));
+        }
+        let (seq, _) = self.spec.drop_near.then(|| own.earliest(ranks))??;
+        Some(("near duplicate of an earlier row".to_owned(), Some(seq)))
     }
 }
 

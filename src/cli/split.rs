@@ -47,6 +47,7 @@ impl Sides {
             salt: self.salt.clone(),
             dev_fraction: self.dev_fraction,
             near_duplicate: NearDuplicate { threshold, ..NearDuplicate::default() },
+            ..SplitSpec::default()
         }
     }
 }

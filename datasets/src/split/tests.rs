@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::episode::Call;
+use crate::episode::{Call, Turn};
 use crate::manifest::Stored;
 use crate::samples::episodes;
 use crate::suite::tests::toolcall_suite;
@@ -168,6 +168,167 @@ proptest! {
             let train: BTreeSet<Digest> = split.side(Side::Train).map(|row| row.group).collect();
             prop_assert!(split.side(Side::Dev).all(|row| !train.contains(&row.group)));
             prop_assert_eq!(split.rows.len() + split.excluded.len(), rows.len());
+        }
+    }
+}
+
+#[test]
+fn the_demos_split_keeps_its_identity() {
+    let rows = episodes("fledgling/toolcall/train.jsonl", 10);
+    let split = build_split(&SplitSpec::default(), &rows, &[toolcall_suite(10)]).unwrap();
+    // As it was before specs knew `drop_near` and contexts were looked into.
+    let known = "ab7fc3a0378d1b5c295e9ca62ec5d706ff0c4cf51a02a85c009ef1d9f646c17a";
+    assert_eq!(split.identity().to_string(), known);
+}
+
+#[test]
+fn a_row_that_shows_a_case_is_left_out() {
+    let suite = toolcall_suite(1000);
+    let mut rows = episodes("fledgling/toolcall/train.jsonl", 0);
+    let asked: Vec<String> = suite.cases.iter().map(|case| normalise_query(&case.query)).collect();
+    rows.retain(|(_, row)| !asked.contains(&row.group()));
+    let case = suite.cases[2].clone();
+    rows[1].1.turns.insert(0, Turn::text("system", format!("For example: {}", case.query)));
+    let split = build_split(&SplitSpec::default(), &rows, std::slice::from_ref(&suite)).unwrap();
+    let excluded: Vec<(u64, &str)> =
+        split.excluded.iter().map(|row| (row.seq, row.reason.as_str())).collect();
+    let wanted = "a case of suite toolcall-teacher stands in its prompt";
+    assert_eq!(excluded, [(rows[1].0, wanted)]);
+    assert_eq!(split.excluded[0].near_duplicate_of, Some(case.seq));
+    assert!(split.suites[0].leak.in_context.is_empty());
+    // A manifest that has such a row is refused, however it came about.
+    let mut split = build_split(&SplitSpec::default(), &rows, &[]).unwrap();
+    let train: Vec<(u64, &Episode)> = rows.iter().map(|(seq, row)| (*seq, row)).collect();
+    let leak = leakage(&train, &suite);
+    split.suites.push(KeptOut { name: "t".to_owned(), suite: suite.identity(), n: 50, leak });
+    let error = verify(&split).unwrap_err();
+    assert!(matches!(error, SplitError::Shows { seq, .. } if seq == rows[1].0), "{error}");
+}
+
+#[test]
+fn near_duplicates_on_one_side_stay_unless_they_are_to_go() {
+    let base = "please list all of the prime numbers that lie above one hundred and below";
+    let rows: Vec<(u64, Episode)> =
+        (0..4).map(|n| (n, row(&format!("{base} {n}"), 1))).chain([(9, row("add", 1))]).collect();
+    let keep = SplitSpec { dev_fraction: 0.0, ..SplitSpec::default() };
+    let drop = SplitSpec { drop_near: true, ..keep.clone() };
+    assert_eq!(build_split(&keep, &rows, &[]).unwrap().n(Side::Train), 5);
+    let split = build_split(&drop, &rows, &[]).unwrap();
+    let left_out: Vec<(u64, &str, Option<u64>)> = split
+        .excluded
+        .iter()
+        .map(|row| (row.seq, row.reason.as_str(), row.near_duplicate_of))
+        .collect();
+    let why = "near duplicate of an earlier row";
+    assert_eq!(left_out, [(1, why, Some(0)), (2, why, Some(0)), (3, why, Some(0))]);
+    // The field is not written where it says nothing, so that old specs keep their digests.
+    let text = |spec: &SplitSpec| serde_json::to_string(spec).unwrap();
+    assert!(!text(&keep).contains("drop_near") && text(&drop).contains("\"drop_near\":true"));
+    assert_eq!(serde_json::from_str::<SplitSpec>(&text(&keep)).unwrap(), keep);
+    assert_eq!(serde_json::from_str::<SplitSpec>(&text(&drop)).unwrap(), drop);
+}
+
+fn suite() -> &'static SuiteManifest {
+    static SUITE: std::sync::LazyLock<SuiteManifest> =
+        std::sync::LazyLock::new(|| toolcall_suite(100_000));
+    &SUITE
+}
+
+/// Makes rows: with questions of the suite, near them, or around them, and with other ones.
+fn mixed() -> impl Strategy<Value = Vec<(u64, Episode)>> {
+    let one = (0_usize..5, 0_usize..50, "[a-d]( [a-d]{1,2}){4,11}", 0_i64..3);
+    prop::collection::vec(one, 1..28).prop_map(|made| {
+        let row_of = |(kind, case, own, value): (usize, usize, String, i64)| {
+            let asked = &suite().cases[case].query;
+            match kind {
+                0 => row(&format!("{}?", asked.to_uppercase()), value),
+                1 => row(&format!("{asked} {value}"), value),
+                2 => {
+                    let mut row = row(&own, value);
+                    row.turns.insert(0, Turn::text("system", format!("Q: {asked}\nA: 7")));
+                    row
+                }
+                _ => row(&own, value),
+            }
+        };
+        (10..).step_by(10).zip(made.into_iter().map(row_of)).collect()
+    })
+}
+
+/// Returns the shingles of each kept row with its side.
+fn kept(split: &SplitManifest, rows: &[(u64, Episode)]) -> Vec<(Side, Shingles)> {
+    let by_seq: BTreeMap<u64, &Episode> = rows.iter().map(|(seq, row)| (*seq, row)).collect();
+    let shingles = |seq: u64| Shingles::of(&by_seq[&seq].group(), 3);
+    split.rows.iter().map(|row| (row.side, shingles(row.seq))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn nothing_like_a_suite_and_nothing_on_both_sides(rows in mixed(), drop_near in any::<bool>()) {
+        let spec = SplitSpec { drop_near, ..even("m") };
+        let Ok(split) = build_split(&spec, &rows, std::slice::from_ref(suite())) else {
+            return Ok(());
+        };
+        let sides = kept(&split, &rows);
+        for (place, (side, one)) in sides.iter().enumerate() {
+            for case in &suite().cases {
+                let asked = Shingles::of(&normalise_query(&case.query), 3);
+                prop_assert!(asked.similarity(one) < 0.7);
+            }
+            for (other_side, other) in &sides[place + 1..] {
+                prop_assert!(one.similarity(other) < 0.7 || (side == other_side && !drop_near));
+            }
+        }
+        // Looked for in another way than the builder does.
+        let plain = |text: &str| -> String {
+            let words = text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty());
+            format!(" {} ", words.map(str::to_lowercase).collect::<Vec<_>>().join(" "))
+        };
+        let seqs: BTreeSet<u64> = split.rows.iter().map(|row| row.seq).collect();
+        for (_, row) in rows.iter().filter(|(seq, _)| seqs.contains(seq)) {
+            for case in &suite().cases {
+                let asked = plain(&case.query);
+                let shows = row.turns.iter().any(|turn| plain(&turn.content).contains(&asked));
+                prop_assert!(!shows, "{}", case.query);
+            }
+        }
+        prop_assert_eq!(split.rows.len() + split.excluded.len(), rows.len());
+    }
+
+    #[test]
+    fn order_of_input_does_not_matter(rows in mixed(), turn in 0_usize..28) {
+        let split = |rows: &[(u64, Episode)]| {
+            build_split(&even("o"), rows, std::slice::from_ref(suite())).ok()
+        };
+        let mut other = rows.clone();
+        other.rotate_left(turn % rows.len());
+        let half = rows.len() / 2;
+        other[..half].reverse();
+        prop_assert_eq!(split(&rows), split(&other));
+    }
+
+    #[test]
+    fn sides_stay_when_rows_come_before_between_and_again(rows in mixed(), more in mixed()) {
+        let spec = even("b");
+        let Ok(before) = build_split(&spec, &rows, &[]) else { return Ok(()) };
+        // New rows before, between and behind the old ones, and each old one once more.
+        let mut all = rows.clone();
+        all.extend(more.into_iter().map(|(seq, row)| (seq - 5, row)));
+        all.extend(rows.iter().map(|(seq, row)| (seq + 1, row.clone())));
+        let Ok(after) = build_split(&spec, &all, &[]) else { return Ok(()) };
+        let sides = |split: &SplitManifest| -> BTreeMap<Digest, Side> {
+            split.rows.iter().map(|row| (row.group, row.side)).collect()
+        };
+        let (before, after) = (sides(&before), sides(&after));
+        for (group, side) in &before {
+            prop_assert!(after.get(group).is_none_or(|now| now == side));
+        }
+        for (_, row) in &rows {
+            let group = row.group();
+            let known = after.get(&Digest::of(group.as_bytes()));
+            prop_assert!(known.is_none_or(|side| *side == side_of(&spec, &group)));
         }
     }
 }

@@ -1,0 +1,115 @@
+//! All texts of an episode, in one order.
+
+use serde_json::{Map, Number, Value};
+
+use crate::episode::{Call, Episode, Gold};
+
+/// What is done to each text.
+pub(super) trait Edit {
+    /// Changes a text; `key` names the member that holds it, where it is a leaf of a JSON value.
+    fn text(&mut self, text: &mut String, key: Option<&str>);
+
+    /// Returns the text that a number gives way to.
+    fn number(&mut self, _number: &Number) -> Option<String> {
+        None
+    }
+}
+
+/// Something that has texts.
+pub(super) trait Texts {
+    /// Shows all texts to `edit`, always in the same order.
+    fn each(&mut self, edit: &mut dyn Edit);
+}
+
+impl Texts for String {
+    fn each(&mut self, edit: &mut dyn Edit) {
+        edit.text(self, None);
+    }
+}
+
+impl Texts for Episode {
+    fn each(&mut self, edit: &mut dyn Edit) {
+        for turn in &mut self.turns {
+            edit.text(&mut turn.content, None);
+            calls(&mut turn.tool_calls, edit);
+        }
+        for tool in &mut self.tools {
+            edit.text(&mut tool.description, None);
+            // The members of a schema name parameters and say nothing of what its leaves hold.
+            leaves(&mut tool.parameters, None, Keys::Stay, edit);
+        }
+        gold(&mut self.gold, edit);
+        if let Some(answer) = &mut self.answer {
+            answer.text.iter_mut().for_each(|text| edit.text(text, None));
+            calls(&mut answer.calls, edit);
+        }
+        edit.text(&mut self.query, None);
+    }
+}
+
+/// Whether the names of members are texts as well.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    Stay,
+    AreTexts,
+}
+
+fn gold(gold: &mut Gold, edit: &mut dyn Edit) {
+    match gold {
+        Gold::None | Gold::NoCall => {}
+        Gold::Calls { calls: of_gold } => calls(of_gold, edit),
+        Gold::Json { value } => leaves(value, None, Keys::AreTexts, edit),
+        Gold::Text { text } => edit.text(text, None),
+        Gold::AnyOf { calls: of_gold, options, .. } => {
+            calls(of_gold, edit);
+            for of_call in options {
+                for (mut key, mut values) in std::mem::take(of_call) {
+                    let name = key.clone();
+                    edit.text(&mut key, None);
+                    let each = |value| leaves(value, Some(&name), Keys::AreTexts, edit);
+                    values.iter_mut().for_each(each);
+                    of_call.entry(key).or_default().append(&mut values);
+                }
+            }
+        }
+    }
+}
+
+fn calls(calls: &mut [Call], edit: &mut dyn Edit) {
+    for call in calls {
+        members(&mut call.arguments, Keys::AreTexts, edit);
+    }
+}
+
+fn leaves(value: &mut Value, key: Option<&str>, keys: Keys, edit: &mut dyn Edit) {
+    match value {
+        Value::String(text) => edit.text(text, key),
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| leaves(item, key, keys, edit));
+        }
+        Value::Object(object) => members(object, keys, edit),
+        Value::Number(number) => {
+            if let Some(text) = edit.number(number) {
+                *value = Value::String(text);
+            }
+        }
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn members(object: &mut Map<String, Value>, keys: Keys, edit: &mut dyn Edit) {
+    if keys == Keys::Stay {
+        object.values_mut().for_each(|value| leaves(value, None, keys, edit));
+        return;
+    }
+    for (mut key, mut value) in std::mem::take(object) {
+        let name = key.clone();
+        edit.text(&mut key, None);
+        leaves(&mut value, Some(&name), keys, edit);
+        // Two names that differ in their case only have one placeholder: neither may be lost.
+        while object.contains_key(&key) {
+            key.push('_');
+        }
+        object.insert(key, value);
+    }
+}
