@@ -9,10 +9,15 @@ use serde_json::{Map, Value};
 use crate::episode::{Call, json_text};
 use crate::literal::{self, Dialect};
 
+mod page;
 mod tag;
+
+use page::Page;
 
 /// Most places at which the reader tries to find a call in one text.
 const STARTS_MAX: usize = 1_000;
+/// Most calls that are read from one answer. No gold has that many.
+pub const CALLS_MAX: usize = 1_000;
 
 const OPEN: &str = "<tool_call";
 const CLOSE: &str = "</tool_call>";
@@ -84,8 +89,76 @@ pub fn strict_call(text: &str) -> Option<Call> {
     (!name.is_empty()).then(|| Call { name: name.to_owned(), arguments })
 }
 
+/// Reads a text that is nothing but wrappers around JSON objects with white space between them.
+/// None where it is anything else, and where it holds no call or more than [`CALLS_MAX`].
+pub fn strict_calls(text: &str) -> Option<Vec<Call>> {
+    let mut rest = text.trim();
+    let mut calls = Vec::new();
+    loop {
+        let (name, behind) = rest.strip_prefix(OPEN)?.strip_prefix(" name=\"")?.split_once('"')?;
+        let body = behind.strip_prefix('>')?;
+        let mut values = serde_json::Deserializer::from_str(body).into_iter::<Map<String, Value>>();
+        let arguments = values.next()?.ok()?;
+        let behind = body.get(values.byte_offset()..)?.trim_start_matches([' ', '\t', '\n', '\r']);
+        let behind = behind.strip_prefix(CLOSE)?;
+        if name.is_empty() || calls.len() == CALLS_MAX {
+            return None;
+        }
+        calls.push(Call { name: name.to_owned(), arguments });
+        rest = behind.trim_start();
+        if rest.is_empty() {
+            return Some(calls);
+        }
+        if rest.len() == behind.len() {
+            return None;
+        }
+    }
+}
+
+/// Finds all calls in `text` that can be decoded, in order, whatever their form; at most
+/// [`CALLS_MAX`]. The first of them is that of [`first_call`].
+///
+/// An object that is no call is passed over whole, as there. Looking stops behind a thousand places
+/// that look like a call and are none.
+pub fn all_calls(text: &str) -> Vec<Found> {
+    let page = Page::new(text);
+    let mut found = Vec::new();
+    let (mut at, mut failed) = (0, 0);
+    // Kept, so that a text without further braces is searched for them once.
+    let mut brace = page.brace_from(0);
+    while failed < STARTS_MAX && found.len() < CALLS_MAX {
+        if brace.is_some_and(|place| place < at) {
+            brace = page.brace_from(at);
+        }
+        let open = page.open_from(at);
+        let Some(start) = open.into_iter().chain(brace).min() else {
+            break;
+        };
+        let read = if open == Some(start) {
+            tag::read(&page, start, false)
+                .ok()
+                .map(|read| (read.calls, read.form, read.length.max(1)))
+        } else {
+            literal::parse_prefix(page.from(start)).ok().map(|(value, length, _)| {
+                let call = call_of_value(&value, false).ok().map(|read| read.0);
+                (call.into_iter().collect(), CallForm::Object, length.max(1))
+            })
+        };
+        let Some((calls, form, length)) = read else {
+            failed += 1;
+            at = start + 1;
+            continue;
+        };
+        found.extend(calls.into_iter().map(|call| Found { call, form }));
+        at = start + length;
+    }
+    found.truncate(CALLS_MAX);
+    found
+}
+
 /// Finds the first call in `text` that can be decoded, whatever its form.
 pub fn first_call(text: &str) -> Option<Found> {
+    let page = Page::new(text);
     let mut at = 0;
     for _ in 0..STARTS_MAX {
         let rest = text.get(at..)?;
@@ -93,7 +166,7 @@ pub fn first_call(text: &str) -> Option<Found> {
         let here = rest.get(start..)?;
         let mut step = 1;
         if here.starts_with(OPEN) {
-            if let Ok(read) = tag::read(here, false) {
+            if let Ok(read) = tag::read(&page, at + start, false) {
                 return read.calls.into_iter().next().map(|call| Found { call, form: read.form });
             }
         } else if here.starts_with('{')
@@ -130,19 +203,20 @@ pub fn read_golds(text: &str) -> Result<Golds, GoldError> {
 }
 
 fn tagged(text: &str) -> Result<Golds, GoldError> {
+    let page = Page::new(text);
     let mut golds = Golds::default();
-    let mut rest = text;
+    let mut at = 0;
     let mut number = 0;
-    while let Some(here) = rest.find(OPEN).and_then(|start| rest.get(start..)) {
+    while let Some(start) = page.open_from(at) {
         number += 1;
-        let read = tag::read(here, true).map_err(|reason| GoldError::Call {
+        let read = tag::read(&page, start, true).map_err(|reason| GoldError::Call {
             number,
             reason,
-            excerpt: excerpt(here),
+            excerpt: excerpt(page.from(start)),
         })?;
         golds.calls.extend(read.calls);
         golds.flags.extend(read.flags.into_iter().map(str::to_owned));
-        rest = here.get(read.length.max(OPEN.len())..).unwrap_or_default();
+        at = start + read.length.max(OPEN.len());
     }
     Ok(golds)
 }

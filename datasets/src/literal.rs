@@ -33,8 +33,9 @@ pub struct LiteralError {
 /// # Errors
 /// When the text is no value, or goes on behind it.
 pub fn parse(text: &str) -> Result<(Value, Dialect), LiteralError> {
-    if let Ok(value) = serde_json::from_str(text) {
-        return Ok((value, Dialect::Json));
+    match serde_json::from_str(text) {
+        Ok(value) => return Ok((value, Dialect::Json)),
+        Err(error) => steps::add(error.column()),
     }
     let mut reader = Reader { text, at: 0, depth: 0 };
     let value = reader.value()?;
@@ -51,12 +52,43 @@ pub fn parse(text: &str) -> Result<(Value, Dialect), LiteralError> {
 /// When no value begins there.
 pub fn parse_prefix(text: &str) -> Result<(Value, usize, Dialect), LiteralError> {
     let mut values = serde_json::Deserializer::from_str(text).into_iter::<Value>();
-    if let Some(Ok(value)) = values.next() {
-        return Ok((value, values.byte_offset(), Dialect::Json));
+    match values.next() {
+        Some(Ok(value)) => {
+            steps::add(values.byte_offset());
+            return Ok((value, values.byte_offset(), Dialect::Json));
+        }
+        Some(Err(error)) => steps::add(error.column()),
+        None => {}
     }
     let mut reader = Reader { text, at: 0, depth: 0 };
     let value = reader.value()?;
     Ok((value, reader.at, Dialect::Python))
+}
+
+/// Counts bytes that were looked at, in tests only: the readers must stay linear on hostile texts,
+/// and a clock cannot tell.
+pub(crate) mod steps {
+    #[cfg(test)]
+    thread_local! {
+        static STEPS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    }
+
+    /// Notes that `n` bytes were looked at.
+    #[cfg(test)]
+    pub(crate) fn add(n: usize) {
+        STEPS.with(|steps| steps.set(steps.get() + n));
+    }
+
+    #[cfg(not(test))]
+    pub(crate) fn add(_: usize) {}
+
+    /// Returns how many bytes `work` looked at.
+    #[cfg(test)]
+    pub(crate) fn of(work: impl FnOnce()) -> usize {
+        STEPS.with(|steps| steps.set(0));
+        work();
+        STEPS.with(std::cell::Cell::get)
+    }
 }
 
 struct Reader<'a> {
@@ -80,6 +112,7 @@ impl Reader<'_> {
 
     fn next(&mut self) -> Option<char> {
         let c = self.peek()?;
+        steps::add(1);
         self.at += c.len_utf8();
         Some(c)
     }

@@ -5,6 +5,11 @@
 //! takes the strict one where it is valid, else the first call or JSON value that can be decoded
 //! anywhere in the answer, whatever its form. Leaves are (path, scalar) pairs; numbers are equal
 //! when their values are (`1` and `1.0`); empty objects and arrays have no leaves.
+//!
+//! The track `calls` holds all calls of an answer against all calls of the gold: see [`Expected`]
+//! and the module `calls`.
+
+use std::collections::BTreeMap;
 
 use ledger::Digest;
 use ledger::catalogue::Reading;
@@ -16,11 +21,16 @@ use crate::gold::{CallForm, Found, first_call, strict_call, unfence, write_wrapp
 use crate::literal;
 use crate::manifest::digest_of;
 
+mod calls;
 mod leaves;
+mod matching;
+mod options;
 mod totals;
 
+pub use options::first_choice;
 pub use totals::{Metrics, Prf, Rate, totals};
 
+use calls::WantedCalls;
 use leaves::{Comparison, compare, same};
 
 /// Version of the rules below. Any change of a score's meaning raises it.
@@ -40,22 +50,50 @@ pub enum Expected {
         /// The value.
         value: Value,
     },
+    /// All of these calls (calls track).
+    Calls {
+        /// The calls; of arguments with several right values, the first.
+        calls: Vec<Call>,
+        /// For each call, the values that count as right by argument, as in
+        /// [`Gold::AnyOf`](crate::episode::Gold::AnyOf); none where the calls say all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        options: Option<Vec<BTreeMap<String, Vec<Value>>>>,
+        /// The calls must come in this order.
+        in_order: bool,
+    },
+    /// No call, whatever the words (calls track).
+    NoCall,
 }
 
 impl Expected {
-    /// Writes the answer that scores as exact.
+    /// Writes an answer that scores as exact.
     pub fn text(&self) -> String {
         match self {
             Self::Call { call } => write_wrapper(call),
             Self::Json { value } => json_text(value),
+            Self::Calls { calls, .. } => {
+                calls.iter().map(write_wrapper).collect::<Vec<_>>().join("\n")
+            }
+            Self::NoCall => "None of the tools fits.".to_owned(),
         }
     }
 
-    /// Returns the tool that is called, where one is.
+    /// Returns the tool that is called (first), where one is.
     pub fn tool(&self) -> Option<&str> {
         match self {
             Self::Call { call } => Some(&call.name),
             Self::Json { value } => value.get("tool_name").and_then(Value::as_str),
+            Self::Calls { calls, .. } => calls.first().map(|call| call.name.as_str()),
+            Self::NoCall => None,
+        }
+    }
+
+    /// Returns how many calls are scored.
+    pub fn calls_scored(&self) -> usize {
+        match self {
+            Self::Call { .. } | Self::Json { .. } => 1,
+            Self::Calls { calls, .. } => calls.len(),
+            Self::NoCall => 0,
         }
     }
 }
@@ -79,6 +117,7 @@ pub fn scorer_digest(track: &str) -> Digest {
             "lenient": "strict where valid, else first call: wrapper, attributes, tags, object",
             "exact": "arguments equal, whatever the name",
         }),
+        calls::TRACK => return calls::digest(),
         _ => json!({
             "strict": "whole answer is one JSON value",
             "lenient": "strict where valid, else first decodable object or array",
@@ -110,6 +149,10 @@ pub fn score(_track: &str, expected: &Expected, answer: Option<&str>) -> CaseSco
     let (strict, lenient, mut issues) = match expected {
         Expected::Call { call } => score_call(call, answer),
         Expected::Json { value } => score_json(value, answer),
+        Expected::Calls { calls, options, in_order } => {
+            calls::score(&WantedCalls::new(calls, options.as_deref(), *in_order), answer)
+        }
+        Expected::NoCall => calls::score_none(answer),
     };
     issues.sort_unstable();
     issues.dedup();
@@ -198,8 +241,16 @@ fn unread(expected: &Expected) -> Reading {
     let leaves = match expected {
         Expected::Call { call } => leaves::count(&Value::Object(call.arguments.clone())),
         Expected::Json { value } => leaves::count(value),
+        Expected::Calls { calls, options, in_order } => {
+            WantedCalls::new(calls, options.as_deref(), *in_order).leaves()
+        }
+        Expected::NoCall => 0,
     };
-    Reading { false_negatives: leaves, ..Reading::default() }
+    unread_leaves(leaves)
+}
+
+fn unread_leaves(gold: u32) -> Reading {
+    Reading { false_negatives: gold, ..Reading::default() }
 }
 
 /// Finds the first object or array in `text` that can be decoded.

@@ -2,9 +2,14 @@
 
 use serde_json::{Map, Value};
 
+use super::page::Page;
 use super::{CLOSE, CallForm, OPEN, call_of_value};
 use crate::episode::Call;
-use crate::literal::{self, Dialect};
+use crate::literal::{self, Dialect, steps};
+
+/// Most attributes, and characters that belong to none, of one opening tag. Without a limit, a
+/// thousand tags that nothing ends would each be read to the end of the text.
+const PIECES_MAX: usize = 1_000;
 
 /// What one element holds.
 pub(super) struct Element {
@@ -27,32 +32,32 @@ struct Opening {
     length: usize,
 }
 
-/// Reads the element at the start of `text`.
-pub(super) fn read(text: &str, lift: bool) -> Result<Element, String> {
-    let opening = opening(text)?;
-    let body_start = opening.length;
-    let (body, length) = if opening.is_self_closing {
-        ("", body_start)
-    } else {
-        let rest = text.get(body_start..).unwrap_or_default();
-        // The body ends at the closing tag; without one, at the next element or the end.
-        match (rest.find(CLOSE), rest.find(OPEN)) {
-            (Some(end), next)
-                if next.is_none_or(|next| end < next || is_object_across(rest, next)) =>
-            {
-                let end = end_behind_object(rest, end);
-                (rest.get(..end).unwrap_or_default(), body_start + end + CLOSE.len())
-            }
-            (_, next) => {
-                let end = next.unwrap_or(rest.len());
-                (rest.get(..end).unwrap_or_default(), body_start + end)
-            }
-        }
-    };
+/// Reads the element that begins at byte `at`.
+pub(super) fn read(page: &Page<'_>, at: usize, lift: bool) -> Result<Element, String> {
+    let opening = opening(page, at)?;
+    let start = at + opening.length;
+    let (body, end) = if opening.is_self_closing { ("", start) } else { body(page, start) };
+    let length = end - at;
     match opening.name {
         Some(_) => named(opening, body, length),
         None => hermes(body, length, lift),
     }
+}
+
+/// Returns the body that begins at byte `start`, and where its element ends.
+///
+/// The body ends at the closing tag; without one, at the next element or the end.
+fn body<'a>(page: &Page<'a>, start: usize) -> (&'a str, usize) {
+    let next = page.open_from(start);
+    let is_body = |close: &usize| {
+        next.is_none_or(|next| *close < next || is_object_across(page.from(start), next - start))
+    };
+    if let Some(close) = page.close_from(start).filter(is_body) {
+        let close = close_behind_object(page, start).unwrap_or(close);
+        return (page.between(start, close), close + CLOSE.len());
+    }
+    let end = next.unwrap_or(page.len());
+    (page.between(start, end), end)
 }
 
 /// Returns whether an object at the start of `rest` reaches beyond `next` (a tag inside a string).
@@ -60,13 +65,11 @@ fn is_object_across(rest: &str, next: usize) -> bool {
     literal::parse_prefix(rest).is_ok_and(|(_, length, _)| length > next)
 }
 
-/// Returns where the closing tag stands behind the object, should its strings hold one too.
-fn end_behind_object(rest: &str, first: usize) -> usize {
-    let Ok((_, length, _)) = literal::parse_prefix(rest) else {
-        return first;
-    };
-    let behind = rest.get(length..).and_then(|behind| behind.find(CLOSE));
-    behind.map_or(first, |end| length + end)
+/// Returns where the closing tag stands behind the object at byte `start`: its strings may hold
+/// one, too.
+fn close_behind_object(page: &Page<'_>, start: usize) -> Option<usize> {
+    let (_, length, _) = literal::parse_prefix(page.from(start)).ok()?;
+    page.close_from(start + length)
 }
 
 fn named(opening: Opening, body: &str, length: usize) -> Result<Element, String> {
@@ -120,17 +123,18 @@ fn hermes(body: &str, length: usize, lift: bool) -> Result<Element, String> {
 }
 
 /// Reads `<tool_call name="f" ...>` or `.../>`.
-fn opening(text: &str) -> Result<Opening, String> {
+fn opening(page: &Page<'_>, start: usize) -> Result<Opening, String> {
     let mut opening = Opening::default();
-    let mut at = OPEN.len();
-    loop {
-        let rest = text.get(at..).unwrap_or_default();
-        let Some(c) = rest.chars().next() else {
-            return Err("the opening tag does not end".to_owned());
+    let mut at = start + OPEN.len();
+    for _ in 0..PIECES_MAX {
+        let rest = page.from(at);
+        let c = rest.chars().next().filter(|_| page.last_end.is_some_and(|last| at <= last));
+        let Some(c) = c else {
+            break;
         };
         if c == '>' || rest.starts_with("/>") {
             opening.is_self_closing = c == '/';
-            opening.length = at + if c == '/' { 2 } else { 1 };
+            opening.length = at + c.len_utf8() - start + usize::from(c == '/');
             return Ok(opening);
         }
         at += match attribute(rest) {
@@ -138,9 +142,19 @@ fn opening(text: &str) -> Result<Opening, String> {
                 opening.take(key, value);
                 length
             }
-            None => c.len_utf8(),
+            // What follows a key is no value whatever part of the key one begins with.
+            None => key_length(rest).max(c.len_utf8()),
         };
     }
+    Err("the opening tag does not end".to_owned())
+}
+
+/// Returns the bytes of the key that `text` begins with.
+fn key_length(text: &str) -> usize {
+    let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let length = text.find(|c| !is_key(c)).unwrap_or(text.len());
+    steps::add(length + 1);
+    length
 }
 
 /// Value of an attribute.
@@ -164,8 +178,7 @@ impl Opening {
 
 /// Reads `key=value` at the start of `text`: quoted, an object, or a bare word.
 fn attribute(text: &str) -> Option<(&str, Attribute, usize)> {
-    let is_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    let key = text.get(..text.find(|c| !is_key(c))?).filter(|key| !key.is_empty())?;
+    let key = text.get(..key_length(text)).filter(|key| !key.is_empty())?;
     let value = text.get(key.len()..)?.strip_prefix('=')?;
     let start = key.len() + 1;
     if value.starts_with('{') {
@@ -193,6 +206,7 @@ fn attribute(text: &str) -> Option<(&str, Attribute, usize)> {
 fn closing_quote(text: &str, quote: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
+        steps::add(1);
         if escaped {
             escaped = false;
         } else if c == '\\' {

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::path::{Path, PathBuf};
+
 use ledger::catalogue::Reading;
 use serde_json::{Value, json};
 
@@ -17,6 +19,7 @@ fn spec(track: &str, questions: &str) -> SuiteSpec {
         questions: format!("recorded/{questions}"),
         golds: vec![format!("{track}/train")],
         wider: vec!["structured/eval100".to_owned()],
+        ..SuiteSpec::default()
     }
 }
 
@@ -264,5 +267,41 @@ fn missing_answers_have_no_reading() {
     assert_eq!(
         score("structured", &gold, None).strict,
         Reading { false_negatives: 1, ..Reading::default() }
+    );
+}
+
+/// Returns the path of a real input; none, said aloud, where the shared inputs are not there.
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
+    let root = std::env::var_os("LEDGER_SHARED_DATA").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
+        PathBuf::from,
+    );
+    let path = root.join(name);
+    if !path.exists() {
+        eprintln!("SKIPPED: no {name} among the shared inputs (set LEDGER_SHARED_DATA)");
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn identities_stay_what_they_were() {
+    let toolcall = toolcall_suite(0);
+    let found = [
+        toolcall.identity(),
+        structured_suite().identity(),
+        crate::score::scorer_digest("toolcall"),
+        crate::score::scorer_digest("structured"),
+        Digest::of(&toolcall.to_stored()),
+    ];
+    assert_eq!(
+        found.map(|digest| digest.to_string()),
+        [
+            "546c0e6e280e5a9c84d5af803fcd0cebe1f577f365314b750cd885e38579aa6d",
+            "fb05183a02a1ff9d7eb4989aa9e8d526e260172db5fa748bcfad1698af41aad8",
+            "d46ba7ec948ba7bfc3a875463bed52135c0ace318157804cbfd58acf1560a964",
+            "e0dc2f80a03cef4385436a5212a5b85dcae07a0c276bb8454efad2adf4b05a37",
+            "46762784aa596d3a68ab0421b6862c9a6f10b6690aab4cad52bd4613e5bcab56",
+        ]
     );
 }
