@@ -7,7 +7,7 @@ use datasets::manifest::Stored as _;
 use datasets::{Episode, Gold, SuiteManifest};
 use ledger::catalogue::{CaseScored, FeedbackRecorded, SuiteBuilt, TraceIngested, TraceRevised};
 use ledger::{Digest, Facts as _};
-use queries::search::{Filters, Index};
+use queries::search::{Filters, Index, Options};
 
 use super::split::{SplitSource, SplitWish};
 use crate::error::{AppError, Kind};
@@ -42,7 +42,7 @@ pub fn wish_of_query(
 ) -> Result<SplitWish, AppError> {
     let mut index = Index::open_or_rebuild(&lab.notebook.dir().join("index"))?;
     index.catch_up(&lab.notebook.reader())?;
-    let found = index.search(query, &Filters::default(), HITS_MAX)?;
+    let found = index.find((query, &Filters::default()), &Options::best(HITS_MAX))?;
     if found.total > HITS_MAX as u64 {
         return Err(AppError::hinted(
             Kind::Usage,
@@ -50,7 +50,7 @@ pub fn wish_of_query(
             "narrow it, or build several datasets",
         ));
     }
-    let mut hits: Vec<u64> = found.hits.iter().map(|hit| hit.seq).collect();
+    let mut hits = found.events;
     hits.sort_unstable();
     if hits.is_empty() {
         return Err(AppError::hinted(

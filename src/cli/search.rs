@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
-use queries::search::{Filters, Index};
+use queries::search::{Filters, Index, Options};
 use serde_json::json;
 
 use super::{Globals, Output};
@@ -36,8 +36,15 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     let reader = globals.reader()?;
     let mut index = Index::open_or_rebuild(&reader.dir().join("index"))?;
     let caught_up = index.catch_up(&reader)?;
-    let filters = Filters { kind: args.kind, tool: args.tool, issue: args.issue, run: args.run };
-    let found = index.search(&args.query.join(" "), &filters, args.limit)?;
+    let filters = Filters {
+        kind: args.kind,
+        tool: args.tool,
+        issue: args.issue,
+        run: args.run,
+        ..Filters::default()
+    };
+    let query = args.query.join(" ");
+    let found = index.search(&reader, (&query, &filters), &Options::best(args.limit))?;
     let marks = if std::io::stdout().is_terminal() { ("\x1b[1m", "\x1b[0m") } else { ("[", "]") };
     let mut text = String::new();
     let mut lines = Vec::new();
@@ -56,10 +63,11 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     }
     let _ = write!(
         text,
-        "{} of {} answers; the index has read {} events",
+        "{} of {} answers; the index has read {} of {} events",
         found.hits.len(),
         found.total,
-        caught_up.next
+        caught_up.next,
+        caught_up.head
     );
     Ok(Output::lines(lines, text))
 }

@@ -1,64 +1,84 @@
 //! What an event is found by.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
-use datasets::manifest::Stored as _;
-use datasets::{Episode, SuiteManifest};
+use datasets::episode::EPISODE_SCHEMA;
+use datasets::gold::write_wrapper;
+use datasets::{Answer, Call, Episode, Gold, Source};
 use ledger::catalogue::{
-    CaseScored, CepProposed, FeedbackRecorded, GateDecided, PromotionMade, PromotionOverridden,
-    RollbackMade, RunFailed, RunInputs, RunStarted, SuiteBuilt, TraceIngested, TraceRejected,
-    TraceRevised,
+    CaseScored, FeedbackRecorded, Location, TraceIngested, TraceRejected, TraceRevised,
 };
 use ledger::event::FactsError;
-use ledger::{Blobs, BodyRef, Digest, Envelope, Facts, Reader};
+use ledger::{BodyRef, Envelope, Facts as _, Reader, bodies_in};
+use serde::Deserialize;
+use serde_json::Value;
 use tantivy::TantivyDocument;
 
-use super::{Fields, SearchError};
-use crate::gate::verdict_word;
+use super::context::Lookup;
+use super::decisions;
+use super::schema::{Exact, Fields};
 
 /// Mark of a document whose body could not be read.
 const NO_BODY: &str = "body.missing";
 
+/// Marks of a trace that say how its call ended, with the outcome that they mean.
+const OUTCOMES: [(&str, &str); 2] =
+    [("outcome.success", "success"), ("outcome.failure", "failure")];
+
 /// A document before it has tantivy's form.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     /// Event.
     pub(super) seq: u64,
+    /// When it was appended, in microseconds.
+    pub(super) time: i64,
+    /// How good an answer was.
+    pub(super) score: Option<f64>,
     /// An earlier event whose document this one takes the place of.
     pub(super) replaces: Option<u64>,
-    title: String,
-    text: String,
-    exact: Vec<(&'static str, String)>,
+    pub(super) title: String,
+    pub(super) text: String,
+    pub(super) exact: Vec<(Exact, String)>,
 }
 
 impl Draft {
-    fn new(event: &Envelope, family: &str) -> Self {
-        let kinds = vec![("kind", event.kind.clone()), ("kind", family.to_owned())];
-        Self { seq: event.seq, exact: kinds, ..Self::default() }
+    /// Begins the document of an event. `family` is the other name of its kind.
+    pub(super) fn new(event: &Envelope, family: &str) -> Self {
+        let kinds = vec![(Exact::Kind, event.kind.clone()), (Exact::Kind, family.to_owned())];
+        Self { seq: event.seq, time: event.at.timestamp_micros(), exact: kinds, ..Self::default() }
     }
 
-    fn with(mut self, field: &'static str, value: impl Into<String>) -> Self {
+    pub(super) fn with(mut self, field: Exact, value: impl Into<String>) -> Self {
         let value = value.into();
-        if !value.is_empty() {
+        if !value.is_empty() && !self.has(field, &value) {
             self.exact.push((field, value));
         }
         self
     }
 
-    fn with_all<'a>(
+    fn has(&self, field: Exact, value: &str) -> bool {
+        self.exact.iter().any(|(known, held)| *known == field && held == value)
+    }
+
+    pub(super) fn with_all<'a>(
         self,
-        field: &'static str,
+        field: Exact,
         values: impl IntoIterator<Item = &'a String>,
     ) -> Self {
         values.into_iter().fold(self, |draft, value| draft.with(field, value))
     }
 
-    fn titled(mut self, title: impl Into<String>) -> Self {
+    pub(super) fn titled(mut self, title: impl Into<String>) -> Self {
         self.title = title.into();
         self
     }
 
-    fn say(mut self, text: &str) -> Self {
+    pub(super) fn scored(mut self, score: Option<f64>) -> Self {
+        self.score = score.filter(|score| score.is_finite());
+        self
+    }
+
+    pub(super) fn say(mut self, text: &str) -> Self {
         if !self.text.is_empty() && !text.is_empty() {
             self.text.push('\n');
         }
@@ -66,14 +86,28 @@ impl Draft {
         self
     }
 
+    fn say_calls(self, calls: &[Call]) -> Self {
+        calls.iter().fold(self, |draft, call| draft.say(&write_wrapper(call)))
+    }
+
+    pub(super) fn say_body(self, body: &BodyRef, reader: &Reader) -> Self {
+        match reader.blobs().get(body) {
+            Ok(bytes) => self.say(&String::from_utf8_lossy(&bytes)),
+            Err(_) => self.with(Exact::Flag, NO_BODY),
+        }
+    }
+
     /// Gives the draft tantivy's form.
     pub(super) fn document(&self, fields: &Fields) -> TantivyDocument {
         let mut document = TantivyDocument::default();
         document.add_u64(fields.seq, self.seq);
-        document.add_text(fields.title, &self.title);
+        document.add_i64(fields.time, self.time);
+        if let Some(score) = self.score {
+            document.add_f64(fields.score, score);
+        }
         document.add_text(fields.text, &self.text);
         for (name, value) in &self.exact {
-            if let Some(field) = fields.exact(name) {
+            if let Some(field) = fields.exact(*name) {
                 document.add_text(field, value);
             }
         }
@@ -81,164 +115,187 @@ impl Draft {
     }
 }
 
-/// What scored cases are looked up in: labels of runs and questions of suites.
-#[derive(Debug, Default)]
-pub(super) struct Context {
-    next: u64,
-    labels: BTreeMap<String, String>,
-    questions: BTreeMap<Digest, BTreeMap<String, String>>,
-}
-
-impl Context {
-    /// Reads on to the end of the record.
-    pub(super) fn catch_up(&mut self, reader: &Reader) -> Result<(), SearchError> {
-        for event in reader.events(self.next)? {
-            let event = event?;
-            self.next = event.seq + 1;
-            if let Ok(RunStarted { run, inputs: RunInputs::Eval { label, .. }, .. }) = event.facts()
-            {
-                self.labels.insert(run, label);
-            }
-            if let Ok(SuiteBuilt { suite, manifest, .. }) = event.facts() {
-                self.questions.insert(suite, questions(reader.blobs(), &manifest));
-            }
-        }
-        Ok(())
-    }
-}
-
-fn questions(blobs: &Blobs, manifest: &BodyRef) -> BTreeMap<String, String> {
-    let manifest = blobs.get(manifest).ok().and_then(|b| SuiteManifest::from_stored(&b).ok());
-    let cases = manifest.map(|manifest| manifest.cases).unwrap_or_default();
-    cases.into_iter().map(|case| (case.id, case.query)).collect()
-}
-
-/// Says whether a kind needs the context.
-pub(super) fn needs_context(kind: &str) -> bool {
-    kind == CaseScored::KIND
-}
-
 /// Makes the document of an event; none for kinds that nobody searches.
 pub(super) fn draft(
     event: &Envelope,
-    context: &Context,
-    blobs: &Blobs,
+    lookup: &mut Lookup<'_>,
 ) -> Result<Option<Draft>, FactsError> {
-    Ok(Some(match event.kind.as_str() {
-        TraceIngested::KIND => trace(event, &event.facts()?, blobs),
+    let reader = lookup.reader;
+    let drafted = match event.kind.as_str() {
+        TraceIngested::KIND => Some(trace(event, &event.facts()?, reader)),
         TraceRevised::KIND => {
             let facts: TraceRevised = event.facts()?;
-            let mut draft = trace(event, &facts.trace, blobs);
+            let mut draft = trace(event, &facts.trace, reader);
             draft.replaces = Some(facts.revises);
-            draft
+            Some(draft)
         }
         TraceRejected::KIND => {
             let facts: TraceRejected = event.facts()?;
             let place = format!("{} row {}", facts.location.file, facts.location.row);
-            let draft = Draft::new(event, "rejection").with("source", facts.source);
-            draft.titled(&place).say(&facts.reason).say(&place)
+            let draft = Draft::new(event, "rejection").with(Exact::Source, facts.source);
+            let draft = draft.with(Exact::Outcome, "rejected");
+            Some(draft.titled(&place).say(&facts.reason).say(&place))
         }
-        CaseScored::KIND => case(event, &event.facts()?, context, blobs),
-        CepProposed::KIND => {
-            let facts: CepProposed = event.facts()?;
-            let draft = Draft::new(event, "cep").titled(&facts.name).say(&facts.name);
-            with_body(draft, &facts.body, blobs)
-        }
-        FeedbackRecorded::KIND => {
-            let facts: FeedbackRecorded = event.facts()?;
-            let draft = Draft::new(event, "feedback").titled(&facts.target);
-            let comment = facts.comment.unwrap_or_default();
-            draft.say(&format!("{} {}", facts.name, facts.value)).say(&comment)
-        }
-        _ => return decision(event),
-    }))
-}
-
-fn trace(event: &Envelope, facts: &TraceIngested, blobs: &Blobs) -> Draft {
-    let draft = Draft::new(event, "trace")
-        .with("source", &facts.source)
-        .with_all("tool", &facts.tools)
-        .with_all("flag", &facts.flags);
-    let Some(episode) =
-        blobs.get(&facts.body).ok().and_then(|bytes| Episode::from_stored(&bytes).ok())
-    else {
-        return draft.titled(&facts.external_id).with("flag", NO_BODY);
+        CaseScored::KIND => Some(case(event, &event.facts()?, lookup)),
+        FeedbackRecorded::KIND => Some(feedback(event, event.facts()?, reader)),
+        _ => decisions::draft(event, lookup)?,
     };
-    let mut draft = draft.titled(&episode.query);
-    for turn in &episode.turns {
-        draft = draft.say(&turn.content);
-    }
-    let answer = episode.answer.as_ref().and_then(|answer| answer.text.clone());
-    draft.say(&episode.gold_text()).say(&answer.unwrap_or_default())
+    Ok(drafted.map(|draft| owned(draft, &event.facts)))
 }
 
-fn case(event: &Envelope, facts: &CaseScored, context: &Context, blobs: &Blobs) -> Draft {
+/// Names the subjects whose words a document may hold.
+fn owned(draft: Draft, facts: &Value) -> Draft {
+    let subjects = bodies_in(facts).into_iter().filter_map(|body| body.subject);
+    subjects.fold(draft, |draft, subject| draft.with(Exact::Subject, subject))
+}
+
+fn trace(event: &Envelope, facts: &TraceIngested, reader: &Reader) -> Draft {
+    let outcomes = OUTCOMES.iter().filter(|(flag, _)| facts.flags.iter().any(|f| f == flag));
+    let draft = outcomes
+        .fold(Draft::new(event, "trace"), |draft, (_, word)| draft.with(Exact::Outcome, *word))
+        .with(Exact::Source, &facts.source)
+        .with(Exact::Id, &facts.external_id)
+        .with(Exact::Format, &facts.format)
+        .with(Exact::Licence, &facts.licence)
+        .with(Exact::Track, &facts.track)
+        .with_all(Exact::Tool, &facts.tools)
+        .with_all(Exact::Flag, &facts.flags);
+    let bytes = reader.blobs().get(&facts.body).ok();
+    let Some(said) = bytes.as_deref().and_then(Said::read) else {
+        return draft.titled(&facts.external_id).with(Exact::Flag, NO_BODY);
+    };
+    said.tell(draft)
+}
+
+/// The words of an episode: what search needs of it, read without the tools on offer, which take
+/// most of the room and are the same in many episodes.
+#[derive(Deserialize)]
+struct Said<'a> {
+    schema: u32,
+    #[serde(borrow)]
+    query: Cow<'a, str>,
+    #[serde(borrow)]
+    turns: Vec<SaidTurn<'a>>,
+    gold: Gold,
+    answer: Option<Answer>,
+}
+
+#[derive(Deserialize)]
+struct SaidTurn<'a> {
+    #[serde(borrow)]
+    content: Cow<'a, str>,
+    tool_calls: Vec<Call>,
+}
+
+impl<'a> Said<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let said: Self = serde_json::from_slice(bytes).ok()?;
+        (said.schema <= EPISODE_SCHEMA).then_some(said)
+    }
+
+    fn tell(self, draft: Draft) -> Draft {
+        let mut draft = draft.titled(self.query);
+        for turn in &self.turns {
+            draft = draft.say(&turn.content).say_calls(&turn.tool_calls);
+        }
+        let episode = only_answers(self.gold, self.answer);
+        draft = draft.say(&episode.gold_text());
+        let Some(answer) = &episode.answer else { return draft };
+        let draft = draft.with(Exact::Model, &answer.model);
+        draft.say(answer.text.as_deref().unwrap_or_default()).say_calls(&answer.calls)
+    }
+}
+
+/// Makes an episode that holds gold and answer only.
+fn only_answers(gold: Gold, answer: Option<Answer>) -> Episode {
+    Episode {
+        schema: EPISODE_SCHEMA,
+        track: String::new(),
+        tools: Vec::new(),
+        turns: Vec::new(),
+        gold,
+        answer,
+        query: String::new(),
+        source: Source {
+            name: String::new(),
+            external_id: String::new(),
+            location: Location { file: String::new(), row: 0 },
+            format: String::new(),
+        },
+        licence: String::new(),
+        attribution: String::new(),
+        subject: None,
+        flags: Vec::new(),
+    }
+}
+
+fn case(event: &Envelope, facts: &CaseScored, lookup: &mut Lookup<'_>) -> Draft {
     let run = event.stream.strip_prefix("run/").unwrap_or_default();
-    let label = context.labels.get(run).cloned().unwrap_or_default();
-    let questions = context.questions.get(&facts.suite);
-    let question = questions.and_then(|known| known.get(&facts.case)).cloned().unwrap_or_default();
+    let arm = lookup.arm(run);
+    let suite = lookup.suite(&facts.suite);
+    let question = suite.questions.get(&facts.case).cloned().unwrap_or_default();
     let title = if question.is_empty() { facts.case.clone() } else { question.clone() };
     let draft = Draft::new(event, "case")
         .titled(title)
-        .with("case", &facts.case)
-        .with("tool", &facts.tool)
-        .with_all("issue", &facts.issues)
-        .with("run", run)
-        .with("label", label)
-        .with("stratum", &facts.stratum)
-        .with("outcome", if facts.strict.exact { "passed" } else { "failed" })
+        .scored(Some(f1(facts)))
+        .with(Exact::Case, &facts.case)
+        .with(Exact::Tool, &facts.tool)
+        .with_all(Exact::Issue, &facts.issues)
+        .with(Exact::Run, run)
+        .with(Exact::Label, &arm.label)
+        .with(Exact::Model, &arm.label)
+        .with(Exact::Model, &arm.base)
+        .with(Exact::Suite, &suite.name)
+        .with(Exact::Suite, facts.suite.to_string())
+        .with(Exact::Stratum, &facts.stratum)
+        .with(Exact::Outcome, if facts.strict.exact { "passed" } else { "failed" })
         .say(&question);
     match &facts.answer {
-        Some(answer) => with_body(draft, answer, blobs),
+        Some(answer) => draft.say_body(answer, lookup.reader),
         None => draft,
     }
 }
 
-fn with_body(draft: Draft, body: &BodyRef, blobs: &Blobs) -> Draft {
-    match blobs.get(body) {
-        Ok(bytes) => draft.say(&String::from_utf8_lossy(&bytes)),
-        Err(_) => draft.with("flag", NO_BODY),
+/// F1 over leaves of the strict reading, as reports give it per case; where gold and answer have
+/// no leaves, whether they are equal.
+fn f1(facts: &CaseScored) -> f64 {
+    let reading = &facts.strict;
+    let hits = 2.0 * f64::from(reading.true_positives);
+    let all = hits + f64::from(reading.false_positives) + f64::from(reading.false_negatives);
+    if all > 0.0 { hits / all } else { f64::from(u8::from(reading.exact)) }
+}
+
+/// Value and words of feedback on a subject's call, as they stand in its body.
+#[derive(Deserialize)]
+struct Sealed {
+    value: Value,
+    comment: Option<String>,
+}
+
+fn feedback(event: &Envelope, mut facts: FeedbackRecorded, reader: &Reader) -> Draft {
+    let mut draft = Draft::new(event, "feedback")
+        .titled(&facts.target)
+        .with(Exact::Target, &facts.target)
+        .with(Exact::Feedback, &facts.name);
+    if let Some(body) = &facts.body {
+        let bytes = reader.blobs().get(body).ok();
+        match bytes.and_then(|bytes| serde_json::from_slice::<Sealed>(&bytes).ok()) {
+            Some(sealed) => (facts.value, facts.comment) = (sealed.value, sealed.comment),
+            None => draft = draft.with(Exact::Flag, NO_BODY),
+        }
     }
+    let score = match &facts.value {
+        Value::Bool(good) => Some(f64::from(u8::from(*good))),
+        value => value.as_f64(),
+    };
+    let said = match &facts.value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        value => value.to_string(),
+    };
+    let comment = facts.comment.unwrap_or_default();
+    draft.scored(score).say(&facts.name).say(&said).say(&comment)
 }
 
-fn decision(event: &Envelope) -> Result<Option<Draft>, FactsError> {
-    let decision = Draft::new(event, "decision");
-    Ok(Some(match event.kind.as_str() {
-        GateDecided::KIND => {
-            let facts: GateDecided = event.facts()?;
-            let verdict = verdict_word(facts.verdict);
-            let title = format!("{} of {}: {verdict}", facts.policy, facts.label);
-            let draft = decision
-                .with("label", &facts.label)
-                .with("outcome", verdict.to_lowercase())
-                .titled(&title)
-                .say(&title);
-            facts.rules.iter().fold(draft, |draft, rule| {
-                let word = verdict_word(rule.verdict);
-                draft.say(&format!("{} {word}: {} {}", rule.rule, rule.asks, rule.says))
-            })
-        }
-        PromotionMade::KIND => promotion(decision, &event.facts()?, "promoted"),
-        PromotionOverridden::KIND => {
-            let facts: PromotionOverridden = event.facts()?;
-            promotion(decision, &facts.promotion, "overridden").say(&facts.reason)
-        }
-        RollbackMade::KIND => {
-            let facts: RollbackMade = event.facts()?;
-            let title = format!("{}@{} rolled back", facts.model, facts.alias);
-            let draft = decision.with("outcome", "rolled-back").titled(&title).say(&title);
-            draft.say(&facts.deployment_id.to_string()).say(&facts.reason)
-        }
-        RunFailed::KIND => {
-            let facts: RunFailed = event.facts()?;
-            let draft = Draft::new(event, "run").with("run", &facts.run).with("outcome", "failed");
-            draft.titled(&facts.run).say(&facts.reason)
-        }
-        _ => return Ok(None),
-    }))
-}
-
-fn promotion(draft: Draft, made: &PromotionMade, outcome: &str) -> Draft {
-    let title = format!("{}@{} {outcome}", made.model, made.alias);
-    draft.with("outcome", outcome).titled(&title).say(&title).say(&made.deployment_id.to_string())
-}
+#[cfg(test)]
+mod tests;

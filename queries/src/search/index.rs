@@ -2,22 +2,27 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use ledger::{Digest, Reader};
-use tantivy::directory::error::LockError;
-use tantivy::{IndexReader, IndexWriter, ReloadPolicy, TantivyDocument, TantivyError, Term};
+use tantivy::directory::MmapDirectory;
+use tantivy::store::Compressor;
+use tantivy::{IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyError};
 
-use super::document::{Context, draft, needs_context};
-use super::{Fields, SearchError};
+use super::SearchError;
+use super::context::{Context, Finder};
+use super::query::with_value;
+use super::rank::{Ranker, Sort};
+use super::schema::{Exact, Fields};
+use super::tokens::{WORDS, of_documents};
+use super::write::Pen;
 
 /// Version of the documents' form; another one is built again.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
-/// Memory of the writer in bytes, a little above the least that tantivy takes.
-const WRITER_BYTES: usize = 20_000_000;
-
-/// Events after which what is indexed is committed, so that a long build can go on.
-const COMMIT_EVERY: u64 = 20_000;
+/// Events behind the log from which on catching up is building: with more memory and threads.
+const MANY: u64 = 5_000;
 
 /// The search index of a notebook.
 pub struct Index {
@@ -25,7 +30,10 @@ pub struct Index {
     pub(super) fields: Fields,
     pub(super) index: tantivy::Index,
     pub(super) reader: IndexReader,
-    context: Context,
+    /// What is known of runs and suites while documents are made.
+    pub(super) context: Context,
+    /// The same while hits are told.
+    pub(super) told: Mutex<Context>,
 }
 
 /// How far the index came.
@@ -33,16 +41,34 @@ pub struct Index {
 pub struct CaughtUp {
     /// First event that is not in the index yet.
     pub next: u64,
+    /// Events in the log.
+    pub head: u64,
     /// Documents added now.
     pub added: u64,
     /// Another process holds the writer lock and keeps the index up.
     pub held_elsewhere: bool,
 }
 
+/// How far the index has read, and how far the log goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// First event that is not in the index yet.
+    pub next: u64,
+    /// Events in the log.
+    pub head: u64,
+}
+
+impl Progress {
+    /// Returns the events that the index has not read yet.
+    pub fn behind(&self) -> u64 {
+        self.head.saturating_sub(self.next)
+    }
+}
+
 /// Up to where a committed index came: the next event, and what the one before it is stored as.
 #[derive(Debug, Default, PartialEq)]
-struct Mark {
-    next: u64,
+pub(super) struct Mark {
+    pub(super) next: u64,
     last: Option<Digest>,
 }
 
@@ -55,13 +81,13 @@ impl Mark {
         (format == FORMAT).then_some(Self { next, last })
     }
 
-    fn write(&self) -> String {
+    pub(super) fn write(&self) -> String {
         let last = self.last.map_or_else(String::new, |digest| digest.to_string());
         format!("{FORMAT} {} {last}", self.next)
     }
 
     /// Makes the mark of a record's events before `next`; none where it has fewer.
-    fn of(reader: &Reader, next: u64) -> Result<Option<Self>, SearchError> {
+    pub(super) fn of(reader: &Reader, next: u64) -> Result<Option<Self>, SearchError> {
         let Some(before) = next.checked_sub(1) else { return Ok(Some(Self::default())) };
         let bytes = reader.raw(before)?;
         Ok(bytes.map(|bytes| Self { next, last: Some(Digest::of(&bytes)) }))
@@ -97,19 +123,27 @@ impl Index {
                 fs::remove_file(&entry).map_err(|source| io(&entry, source))?;
             }
         }
-        let index = tantivy::Index::create_in_dir(path, fields.schema.clone())
+        // Nothing is stored, so there is nothing to compress either.
+        let settings = IndexSettings {
+            docstore_compression: Compressor::None,
+            docstore_compress_dedicated_thread: false,
+            ..IndexSettings::default()
+        };
+        let directory = MmapDirectory::open(path).map_err(|source| failed(path, source.into()))?;
+        let index = tantivy::Index::create(directory, fields.schema.clone(), settings)
             .map_err(|source| failed(path, source))?;
         Self::with(path, fields, index)
     }
 
     fn with(path: &Path, fields: Fields, index: tantivy::Index) -> Result<Self, SearchError> {
+        index.tokenizers().register(WORDS, of_documents());
         let reader = index
             .reader_builder()
             .reload_policy(ReloadPolicy::Manual)
             .try_into()
             .map_err(|source| failed(path, source))?;
-        let context = Context::default();
-        Ok(Self { path: path.to_owned(), fields, index, reader, context })
+        let (context, told) = (Context::default(), Mutex::default());
+        Ok(Self { path: path.to_owned(), fields, index, reader, context, told })
     }
 
     /// Returns the first event that is not in the index.
@@ -120,7 +154,16 @@ impl Index {
         Ok(self.mark()?.next)
     }
 
-    fn mark(&self) -> Result<Mark, SearchError> {
+    /// Says how far the index has read and how far the log goes.
+    ///
+    /// # Errors
+    /// When index or record cannot be read.
+    pub fn progress(&self, reader: &Reader) -> Result<Progress, SearchError> {
+        let next = self.next()?;
+        Ok(Progress { next, head: reader.head()?.size.max(next) })
+    }
+
+    pub(super) fn mark(&self) -> Result<Mark, SearchError> {
         let metas = self.index.load_metas().map_err(|source| self.failed(source))?;
         Ok(Mark::read(metas.payload.as_deref()).unwrap_or_default())
     }
@@ -130,78 +173,65 @@ impl Index {
     /// # Errors
     /// When the record cannot be read or the index not be written.
     pub fn catch_up(&mut self, reader: &Reader) -> Result<CaughtUp, SearchError> {
-        let mark = self.mark()?;
-        if Mark::of(reader, mark.next)?.as_ref() != Some(&mark) {
-            *self = Self::empty(&self.path, self.fields.clone())?;
-            return self.catch_up(reader);
+        self.catch_up_unless(reader, &AtomicBool::new(false))
+    }
+
+    /// Catches up, or stops early with what is done where `stop` is set meanwhile.
+    pub(super) fn catch_up_unless(
+        &mut self,
+        reader: &Reader,
+        stop: &AtomicBool,
+    ) -> Result<CaughtUp, SearchError> {
+        let mark = self.own_mark(reader)?;
+        if reader.events(mark.next)?.next().is_none() {
+            self.refresh()?;
+            let next = mark.next;
+            return Ok(CaughtUp { next, head: next, added: 0, held_elsewhere: false });
         }
-        let mut events = reader.events(mark.next)?.peekable();
-        if events.peek().is_none() {
-            self.reload()?;
-            return Ok(CaughtUp { next: mark.next, added: 0, held_elsewhere: false });
-        }
-        let writer = self.index.writer_with_num_threads(1, WRITER_BYTES);
-        let writer: IndexWriter = match writer {
-            Ok(writer) => writer,
-            Err(TantivyError::LockFailure(LockError::LockBusy, _)) => {
-                self.reload()?;
-                return Ok(CaughtUp { next: mark.next, added: 0, held_elsewhere: true });
-            }
-            Err(source) => return Err(self.failed(source)),
+        let head = reader.head()?.size;
+        let Some(mut pen) = self.pen(head.saturating_sub(mark.next) > MANY)? else {
+            return self.held_elsewhere(reader);
         };
-        let caught = self.follow(writer, mark.next, (reader, events))?;
-        self.reload()?;
+        let caught = self.follow(&mut pen, reader, stop)?;
+        pen.finish().map_err(|source| self.failed(source))?;
+        self.refresh()?;
         Ok(caught)
     }
 
-    fn follow(
-        &mut self,
-        mut writer: IndexWriter,
-        mut next: u64,
-        (reader, events): (
-            &Reader,
-            impl Iterator<Item = Result<ledger::Envelope, ledger::ReadError>>,
-        ),
-    ) -> Result<CaughtUp, SearchError> {
-        let (mut added, mut context_read) = (0, false);
-        for event in events {
-            let event = event?;
-            if needs_context(&event.kind) && !context_read {
-                self.context.catch_up(reader)?;
-                context_read = true;
-            }
-            // What cannot be understood here is told by whoever folds the record; search goes on.
-            if let Ok(Some(draft)) = draft(&event, &self.context, reader.blobs()) {
-                if let Some(replaced) = draft.replaces {
-                    writer.delete_term(Term::from_field_u64(self.fields.seq, replaced));
-                }
-                let document: TantivyDocument = draft.document(&self.fields);
-                writer.add_document(document).map_err(|source| self.failed(source))?;
-                added += 1;
-            }
-            next = event.seq + 1;
-            if next.is_multiple_of(COMMIT_EVERY) {
-                self.commit(&mut writer, (reader, next))?;
-            }
+    /// Returns the mark. An index of another record is emptied first.
+    pub(super) fn own_mark(&mut self, reader: &Reader) -> Result<Mark, SearchError> {
+        let mark = self.mark()?;
+        if Mark::of(reader, mark.next)?.as_ref() == Some(&mark) {
+            return Ok(mark);
         }
-        self.commit(&mut writer, (reader, next))?;
-        writer.wait_merging_threads().map_err(|source| self.failed(source))?;
-        Ok(CaughtUp { next, added, held_elsewhere: false })
+        *self = Self::empty(&self.path, self.fields.clone())?;
+        Ok(Mark::default())
     }
 
-    fn commit(
-        &self,
-        writer: &mut IndexWriter,
-        (reader, next): (&Reader, u64),
-    ) -> Result<(), SearchError> {
-        let mark = Mark::of(reader, next)?.unwrap_or_default();
-        let mut commit = writer.prepare_commit().map_err(|source| self.failed(source))?;
-        commit.set_payload(&mark.write());
-        commit.commit().map_err(|source| self.failed(source))?;
-        Ok(())
+    /// Takes the writer lock; none where another process holds it.
+    pub(super) fn pen(&self, many: bool) -> Result<Option<Pen>, SearchError> {
+        Pen::take(&self.index, &self.path, many).map_err(|source| self.failed(source))
     }
 
-    fn reload(&self) -> Result<(), SearchError> {
+    /// Says how far the process came that holds the lock.
+    pub(super) fn held_elsewhere(&self, reader: &Reader) -> Result<CaughtUp, SearchError> {
+        self.refresh()?;
+        let Progress { next, head } = self.progress(reader)?;
+        Ok(CaughtUp { next, head, added: 0, held_elsewhere: true })
+    }
+
+    /// Shows searches what was committed last, by whichever process. Costs little where there is
+    /// nothing new.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn refresh(&self) -> Result<(), SearchError> {
+        let metas = self.index.load_metas().map_err(|source| self.failed(source))?;
+        let committed = metas.segments.iter().map(|meta| (meta.id(), meta.delete_opstamp()));
+        let committed: std::collections::BTreeMap<_, _> = committed.collect();
+        if *self.reader.searcher().generation().segments() == committed {
+            return Ok(());
+        }
         self.reader.reload().map_err(|source| self.failed(source))
     }
 
@@ -210,7 +240,34 @@ impl Index {
     }
 }
 
-fn failed(path: &Path, source: TantivyError) -> SearchError {
+/// Finds events through what was committed of the index.
+pub(super) struct Committed<'a> {
+    pub(super) searcher: &'a Searcher,
+    pub(super) fields: &'a Fields,
+}
+
+impl Committed<'_> {
+    fn first(&self, values: [(Exact, &str); 2]) -> Option<u64> {
+        let parts = values.map(|(field, value)| with_value(self.fields, field, value));
+        let query = tantivy::query::BooleanQuery::intersection(parts.into());
+        let (words, order) = (std::collections::BTreeSet::new(), (Sort::Oldest, 1));
+        let ranker = Ranker::new(self.searcher, self.fields.text, &words, order, vec![]).ok()?;
+        let found = self.searcher.search(&query, &ranker).ok()?;
+        found.places.first().map(|place| place.seq())
+    }
+}
+
+impl Finder for Committed<'_> {
+    fn run_started(&self, run: &str) -> Option<u64> {
+        self.first([(Exact::Kind, "run.started"), (Exact::Run, run)])
+    }
+
+    fn suite_built(&self, suite: &Digest) -> Option<u64> {
+        self.first([(Exact::Kind, "suite.built"), (Exact::Id, &suite.to_string())])
+    }
+}
+
+pub(super) fn failed(path: &Path, source: TantivyError) -> SearchError {
     SearchError::Index { path: path.to_owned(), source: Box::new(source) }
 }
 

@@ -1,20 +1,38 @@
-//! Search: traces, scored cases and decisions by words and by field, in tantivy.
+//! Search: traces, scored cases, failures, reports and decisions by words and by field, in
+//! tantivy.
 //!
-//! The index follows the record. It can be deleted at any time: built again from event 0 it gives
-//! the same answers. Searching needs no lock; keeping the index up needs tantivy's writer lock,
-//! and where another process holds it, that process keeps it up.
+//! The index follows the record and holds no text: what a hit says is made again from the record.
+//! It can be deleted at any time: built again from event 0 it gives the same answers. Searching
+//! needs no lock; keeping the index up needs tantivy's writer lock, and where another process
+//! holds it, that process keeps it up. When a subject is forgotten, its documents go, and the
+//! files that held their words are written anew.
 
+mod context;
+mod decisions;
 mod document;
+mod follow;
+mod hits;
 mod index;
+mod language;
 mod query;
+mod rank;
+mod saved;
+mod schema;
+mod snippet;
+mod tokens;
+mod write;
 
-pub use index::{CaughtUp, Index};
-pub use query::{Filters, Hit, Hits, Snippet};
+pub use follow::{Followed, Follower};
+pub use hits::{Facet, FacetValue, Found, Hit, Hits, Options};
+pub use index::{CaughtUp, Index, Progress};
+pub use query::Filters;
+pub use rank::Sort;
+pub use saved::{SavedError, SavedSearch, SavedSearches, shipped};
+pub use snippet::Snippet;
 
 use std::path::PathBuf;
 
 use ledger::ReadError;
-use tantivy::schema::{FAST, Field, INDEXED, STORED, STRING, Schema, TEXT};
 
 /// Says why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +49,12 @@ pub enum SearchError {
         /// What tantivy says.
         source: Box<tantivy::TantivyError>,
     },
+    /// The index could not be searched for feedback.
+    #[error("search index: {source}")]
+    Feedback {
+        /// What tantivy says.
+        source: Box<tantivy::TantivyError>,
+    },
     /// A file of the index could not be made or removed.
     #[error("search index {path}: {source}")]
     Io {
@@ -40,8 +64,14 @@ pub enum SearchError {
         source: std::io::Error,
     },
     /// The query names a field that there is not.
-    #[error("there is no field {name}: search in {}", FIELDS.join(", "))]
+    #[error("there is no field {name}: search in {}, or quote what has a colon", FIELDS.join(", "))]
     UnknownField {
+        /// The name.
+        name: String,
+    },
+    /// The values of a field cannot be counted.
+    #[error("values of {name} cannot be counted: count one of {}", FACETS.join(", "))]
+    NoFacet {
         /// The name.
         name: String,
     },
@@ -51,37 +81,30 @@ pub enum SearchError {
 }
 
 /// Fields that a query may name, as in `tool:get_weather`.
-pub const FIELDS: [&str; 10] =
-    ["text", "kind", "tool", "issue", "run", "label", "source", "flag", "stratum", "outcome"];
+pub const FIELDS: [&str; 23] = [
+    "text", "kind", "tool", "issue", "run", "label", "model", "source", "flag", "stratum",
+    "outcome", "suite", "feedback", "licence", "format", "track", "case", "id", "target",
+    "subject", "seq", "time", "score",
+];
 
-/// Fields that hold one exact value or several.
-const EXACT_FIELDS: [&str; 10] =
-    ["kind", "tool", "issue", "run", "label", "source", "flag", "stratum", "outcome", "case"];
+/// Fields whose values can be counted over all hits.
+pub const FACETS: [&str; 15] = [
+    "kind", "tool", "issue", "run", "label", "model", "source", "flag", "stratum", "outcome",
+    "suite", "feedback", "licence", "format", "track",
+];
 
-/// The index's fields.
-#[derive(Clone)]
-struct Fields {
-    schema: Schema,
-    seq: Field,
-    title: Field,
-    text: Field,
-    exact: Vec<(&'static str, Field)>,
-}
+#[cfg(test)]
+mod tests {
+    use super::schema::{Exact, Number};
+    use super::*;
 
-impl Fields {
-    fn new() -> Self {
-        let mut builder = Schema::builder();
-        let seq = builder.add_u64_field("seq", INDEXED | STORED | FAST);
-        let title = builder.add_text_field("title", STORED);
-        let text = builder.add_text_field("text", TEXT | STORED);
-        let exact = EXACT_FIELDS
-            .iter()
-            .map(|name| (*name, builder.add_text_field(name, STRING | STORED)))
-            .collect();
-        Self { schema: builder.build(), seq, title, text, exact }
-    }
-
-    fn exact(&self, name: &str) -> Option<Field> {
-        self.exact.iter().find(|(known, _)| *known == name).map(|(_, field)| *field)
+    #[test]
+    fn the_lists_of_fields_are_whole() {
+        let names = Exact::ALL.iter().map(|(_, name)| *name);
+        let numbers = Number::ALL.iter().map(|(_, name)| *name);
+        let all: Vec<&str> = ["text"].into_iter().chain(names).chain(numbers).collect();
+        assert_eq!(FIELDS.as_slice(), all);
+        let facets = Exact::ALL.iter().filter(|(field, _)| field.is_facet());
+        assert_eq!(FACETS.as_slice(), facets.map(|(_, name)| *name).collect::<Vec<_>>());
     }
 }

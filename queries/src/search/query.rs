@@ -1,206 +1,272 @@
-//! Asking the index.
+//! From what is asked to what tantivy runs.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::ops::Bound;
 
-use serde::Serialize;
-use tantivy::collector::sort_key::{SortBySimilarityScore, SortByStaticFastValue};
-use tantivy::collector::{Count, TopDocs};
-use tantivy::query::{AllQuery, BooleanQuery, Query, QueryParser, QueryParserError, TermQuery};
-use tantivy::schema::{IndexRecordOption, Value as _};
-use tantivy::snippet::SnippetGenerator;
-use tantivy::{DocAddress, Order, Searcher, TantivyDocument, Term};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tantivy::query::{
+    AllQuery, BooleanQuery, EmptyQuery, InvertedIndexRangeQuery, Occur, PhrasePrefixQuery,
+    PhraseQuery, Query, RangeQuery, TermQuery, TermSetQuery,
+};
+use tantivy::schema::{Field, IndexRecordOption};
+use tantivy::{Searcher, Term};
 
-use super::{Index, SearchError};
+use super::SearchError;
+use super::language::{Amount, Node, parse, parse_feedback};
+use super::rank::targets;
+use super::schema::{Exact, Fields, Number};
+use super::tokens;
 
-/// Most characters of a snippet.
-const SNIPPET_CHARS: usize = 160;
-
-/// What hits must have beside the words asked for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What hits must have beside the words asked for. Empty ones ask for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Filters {
     /// Kind of event, or family: `trace`, `case`, `decision`, `rejection`, ...
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
     /// Issue tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub issue: Option<String>,
     /// Run.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// Model that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Source of a trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Outcome: `failed`, `passed`, `promoted`, ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Label of an arm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Earliest time of the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// The event is older than this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+    /// Only traces that have feedback of this name, or with a value in bounds: `correction`,
+    /// `quality<0.5`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feedback: Option<String>,
 }
 
-/// What was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Hits {
-    /// Documents that fit.
-    pub total: u64,
-    /// The best of them: by score, then by event.
-    pub hits: Vec<Hit>,
+impl Filters {
+    fn values(&self) -> [(Exact, &Option<String>); 8] {
+        [
+            (Exact::Kind, &self.kind),
+            (Exact::Tool, &self.tool),
+            (Exact::Issue, &self.issue),
+            (Exact::Run, &self.run),
+            (Exact::Model, &self.model),
+            (Exact::Source, &self.source),
+            (Exact::Outcome, &self.outcome),
+            (Exact::Label, &self.label),
+        ]
+    }
 }
 
-/// One document that fits.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Hit {
-    /// Event.
-    pub seq: u64,
-    /// Its kind.
-    pub kind: String,
-    /// How well it fits.
-    pub score: f32,
-    /// What it is about.
-    pub title: String,
-    /// Where the words stand in it.
-    pub snippet: Snippet,
-    /// Its other fields.
-    pub fields: BTreeMap<String, Vec<String>>,
+/// What tantivy runs, with the words that count for the order and are marked in snippets.
+pub(super) struct Asked {
+    pub(super) query: Box<dyn Query>,
+    /// Whole words.
+    pub(super) words: BTreeSet<String>,
+    /// Beginnings of words.
+    pub(super) beginnings: BTreeSet<String>,
 }
 
-/// A piece of text with the words found marked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Snippet {
-    /// The piece.
-    pub text: String,
-    /// Byte ranges of the words found, from and up to.
-    pub highlights: Vec<(usize, usize)>,
+/// Makes the query of words and filters.
+///
+/// # Errors
+/// When either cannot be read, or the index cannot be searched for feedback.
+pub(super) fn asked(
+    fields: &Fields,
+    searcher: &Searcher,
+    (query, filters): (&str, &Filters),
+) -> Result<Asked, SearchError> {
+    let mut builder = Builder::new(fields, searcher);
+    let words = builder.build(&parse(query)?, true);
+    let mut parts = vec![words.unwrap_or_else(|| Box::new(EmptyQuery))];
+    for (field, value) in filters.values() {
+        if let Some(value) = value {
+            parts.extend(builder.value(field, value, false));
+        }
+    }
+    let within = |time: &DateTime<Utc>| Amount::Time(time.timestamp_micros());
+    if filters.since.is_some() || filters.until.is_some() {
+        let low = filters.since.as_ref().map_or(Bound::Unbounded, |t| Bound::Included(within(t)));
+        let high = filters.until.as_ref().map_or(Bound::Unbounded, |t| Bound::Excluded(within(t)));
+        parts.push(builder.range(Number::Time, low, high));
+    }
+    if let Some(feedback) = &filters.feedback {
+        parts.push(judged(fields, searcher, feedback)?);
+    }
+    let query = match parts.len() {
+        1 => parts.remove(0),
+        _ => Box::new(BooleanQuery::intersection(parts)),
+    };
+    Ok(Asked { query, words: builder.words, beginnings: builder.beginnings })
 }
 
-impl Snippet {
-    /// Returns the text with `before` and `after` around each word found.
-    pub fn marked(&self, before: &str, after: &str) -> String {
-        let (mut marked, mut done) = (String::new(), 0);
-        for (from, to) in &self.highlights {
-            let (Some(plain), Some(word)) = (self.text.get(done..*from), self.text.get(*from..*to))
-            else {
-                continue;
+/// Makes the query for traces that have some feedback.
+fn judged(
+    fields: &Fields,
+    searcher: &Searcher,
+    condition: &str,
+) -> Result<Box<dyn Query>, SearchError> {
+    let feedback = Builder::new(fields, searcher).build(&parse_feedback(condition)?, false);
+    let (Some(feedback), Some(id)) = (feedback, fields.exact(Exact::Id)) else {
+        return Ok(Box::new(EmptyQuery));
+    };
+    let judged = targets(searcher, feedback.as_ref())
+        .map_err(|source| SearchError::Feedback { source: Box::new(source) })?;
+    if judged.is_empty() {
+        return Ok(Box::new(EmptyQuery));
+    }
+    let ids = judged.iter().map(|target| Term::from_field_text(id, target));
+    let of_traces = with_value(fields, Exact::Kind, "trace");
+    let judged = Box::new(TermSetQuery::new(ids));
+    Ok(Box::new(BooleanQuery::intersection(vec![judged, of_traces])))
+}
+
+/// Makes the query for documents with a value.
+pub(super) fn with_value(fields: &Fields, field: Exact, value: &str) -> Box<dyn Query> {
+    match fields.exact(field) {
+        Some(field) => term(field, value),
+        None => Box::new(EmptyQuery),
+    }
+}
+
+struct Builder<'a> {
+    fields: &'a Fields,
+    searcher: &'a Searcher,
+    words: BTreeSet<String>,
+    beginnings: BTreeSet<String>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(fields: &'a Fields, searcher: &'a Searcher) -> Self {
+        Self { fields, searcher, words: BTreeSet::new(), beginnings: BTreeSet::new() }
+    }
+
+    /// Makes the query of a node; none where it has nothing to search for. `wanted` is false
+    /// within what is excluded.
+    fn build(&mut self, node: &Node, wanted: bool) -> Option<Box<dyn Query>> {
+        match node {
+            Node::Everything => Some(Box::new(AllQuery)),
+            Node::All(nodes) => self.all(nodes, wanted),
+            Node::Any(nodes) => {
+                let parts: Vec<_> = nodes.iter().filter_map(|n| self.build(n, wanted)).collect();
+                (!parts.is_empty()).then(|| Box::new(BooleanQuery::union(parts)) as Box<dyn Query>)
+            }
+            Node::Not(_) => self.all(std::slice::from_ref(node), wanted),
+            Node::Words { words, begins } => self.words(words, *begins, wanted),
+            Node::Value { field, value, begins } => self.value(*field, value, *begins),
+            Node::Range { number, low, high } => Some(self.range(*number, *low, *high)),
+        }
+    }
+
+    fn all(&mut self, nodes: &[Node], wanted: bool) -> Option<Box<dyn Query>> {
+        let mut parts: Vec<(Occur, Box<dyn Query>)> = Vec::new();
+        for node in nodes {
+            let (occur, query) = match node {
+                Node::Not(inner) => (Occur::MustNot, self.build(inner, !wanted)),
+                node => (Occur::Must, self.build(node, wanted)),
             };
-            marked.push_str(plain);
-            marked.push_str(before);
-            marked.push_str(word);
-            marked.push_str(after);
-            done = *to;
+            parts.extend(query.map(|query| (occur, query)));
         }
-        marked.push_str(self.text.get(done..).unwrap_or_default());
-        marked
-    }
-}
-
-impl Index {
-    /// Finds what fits all words of `query` and all `filters`.
-    ///
-    /// The query may name fields (`tool:get_weather issue:arguments_mismatch`), join words with
-    /// `OR`, exclude with `-` and quote phrases. Without any word everything fits.
-    ///
-    /// # Errors
-    /// When the query names an unknown field or the index cannot be read.
-    pub fn search(
-        &self,
-        query: &str,
-        filters: &Filters,
-        limit: usize,
-    ) -> Result<Hits, SearchError> {
-        let searcher = self.reader.searcher();
-        let words = self.words(query)?;
-        let asked = self.filtered(words.as_ref(), filters);
-        let order = (
-            (SortBySimilarityScore, Order::Desc),
-            (SortByStaticFastValue::<u64>::for_field("seq"), Order::Asc),
-        );
-        let best = TopDocs::with_limit(limit.max(1)).order_by(order);
-        let (total, found) =
-            searcher.search(&asked, &(Count, best)).map_err(|source| self.failed(source))?;
-        let generator = self.snippets(&searcher, words.as_ref())?;
-        let hits = found
-            .into_iter()
-            .take(limit)
-            .map(|((score, _), address)| self.hit(&searcher, &generator, (score, address)))
-            .collect::<Result<_, _>>()?;
-        Ok(Hits { total: total as u64, hits })
-    }
-
-    fn words(&self, query: &str) -> Result<Box<dyn Query>, SearchError> {
-        if query.trim().is_empty() {
-            return Ok(Box::new(AllQuery));
+        if parts.is_empty() {
+            return None;
         }
-        let mut parser = QueryParser::for_index(&self.index, vec![self.fields.text]);
-        parser.set_conjunction_by_default();
-        match parser.parse_query(query) {
-            Ok(parsed) => Ok(parsed),
-            Err(QueryParserError::FieldDoesNotExist(name)) => {
-                Err(SearchError::UnknownField { name })
-            }
-            // Text that was pasted in often is no proper query; its words still are.
-            Err(QueryParserError::SyntaxError(_)) => Ok(parser.parse_query_lenient(query).0),
-            Err(other) => Err(SearchError::Query(other.to_string())),
+        if parts.iter().all(|(occur, _)| *occur == Occur::MustNot) {
+            parts.push((Occur::Must, Box::new(AllQuery)));
         }
-    }
-
-    fn filtered(&self, words: &dyn Query, filters: &Filters) -> BooleanQuery {
-        let wanted = [
-            ("kind", &filters.kind),
-            ("tool", &filters.tool),
-            ("issue", &filters.issue),
-            ("run", &filters.run),
-        ];
-        let mut parts = vec![words.box_clone()];
-        for (name, value) in wanted {
-            if let (Some(value), Some(field)) = (value, self.fields.exact(name)) {
-                let term = Term::from_field_text(field, value);
-                parts.push(Box::new(TermQuery::new(term, IndexRecordOption::Basic)));
-            }
-        }
-        BooleanQuery::intersection(parts)
-    }
-
-    fn snippets(
-        &self,
-        searcher: &Searcher,
-        words: &dyn Query,
-    ) -> Result<SnippetGenerator, SearchError> {
-        let mut generator = SnippetGenerator::create(searcher, words, self.fields.text)
-            .map_err(|source| self.failed(source))?;
-        generator.set_max_num_chars(SNIPPET_CHARS);
-        Ok(generator)
-    }
-
-    fn hit(
-        &self,
-        searcher: &Searcher,
-        generator: &SnippetGenerator,
-        (score, address): (f32, DocAddress),
-    ) -> Result<Hit, SearchError> {
-        let document: TantivyDocument =
-            searcher.doc(address).map_err(|source| self.failed(source))?;
-        let text =
-            |field| document.get_first(field).and_then(|value| value.as_str()).unwrap_or_default();
-        let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (name, field) in &self.fields.exact {
-            let values = document.get_all(*field).filter_map(|v| v.as_str().map(str::to_owned));
-            let values: Vec<String> = values.collect();
-            if !values.is_empty() {
-                fields.insert((*name).to_owned(), values);
-            }
-        }
-        let kind = fields.remove("kind").and_then(|kinds| kinds.into_iter().next());
-        Ok(Hit {
-            seq: document
-                .get_first(self.fields.seq)
-                .and_then(|value| value.as_u64())
-                .unwrap_or_default(),
-            kind: kind.unwrap_or_default(),
-            score,
-            title: text(self.fields.title).to_owned(),
-            snippet: snippet(generator, text(self.fields.text)),
-            fields,
+        Some(match parts.len() {
+            1 => parts.remove(0).1,
+            _ => Box::new(BooleanQuery::new(parts)),
         })
     }
+
+    fn words(&mut self, text: &str, begins: bool, wanted: bool) -> Option<Box<dyn Query>> {
+        let mut found: Vec<(usize, String)> = Vec::new();
+        tokens::of_queries().token_stream(text).process(&mut |token| {
+            found.push((token.position, token.text.clone()));
+        });
+        let last = found.last().map(|(_, word)| word.clone())?;
+        // In documents, characters that are cut into pairs stand at the beginning of tokens.
+        let begins = begins || tokens::is_lone(&last);
+        if wanted {
+            let whole = if begins { found.len() - 1 } else { found.len() };
+            self.words.extend(found.iter().take(whole).map(|(_, word)| word.clone()));
+            self.beginnings.extend(begins.then(|| last.clone()));
+        }
+        let field = self.fields.text;
+        if found.len() == 1 {
+            return Some(if begins { beginning(field, &last) } else { term(field, &last) });
+        }
+        let terms = found.iter().map(|(at, word)| (*at, Term::from_field_text(field, word)));
+        let terms = terms.collect();
+        if !begins {
+            return Some(Box::new(PhraseQuery::new_with_offset(terms)));
+        }
+        let mut phrase = PhrasePrefixQuery::new_with_offset(terms);
+        // Exactly as many as there are, because room for all is taken at once.
+        phrase.set_max_expansions(expansions(self.searcher, field, &last));
+        Some(Box::new(phrase))
+    }
+
+    fn value(&self, field: Exact, value: &str, begins: bool) -> Option<Box<dyn Query>> {
+        let field = self.fields.exact(field)?;
+        Some(if begins { beginning(field, value) } else { term(field, value) })
+    }
+
+    fn range(&self, number: Number, low: Bound<Amount>, high: Bound<Amount>) -> Box<dyn Query> {
+        let field = self.fields.number(number);
+        let term = |amount| match amount {
+            Amount::Seq(seq) => Term::from_field_u64(field, seq),
+            Amount::Time(micros) => Term::from_field_i64(field, micros),
+            Amount::Score(score) => Term::from_field_f64(field, score),
+        };
+        let (low, high) = (low.map(term), high.map(term));
+        if matches!((&low, &high), (Bound::Unbounded, Bound::Unbounded)) {
+            return Box::new(AllQuery);
+        }
+        Box::new(RangeQuery::new(low, high))
+    }
 }
 
-/// Cuts the piece of `text` in which most words stand; its beginning where none does.
-fn snippet(generator: &SnippetGenerator, text: &str) -> Snippet {
-    let found = generator.snippet(text);
-    if found.is_empty() {
-        let text = text.chars().take(SNIPPET_CHARS).collect();
-        return Snippet { text, highlights: Vec::new() };
-    }
-    let highlights = found.highlighted().iter().map(|range| (range.start, range.end)).collect();
-    Snippet { text: found.fragment().to_owned(), highlights }
+fn term(field: Field, value: &str) -> Box<dyn Query> {
+    Box::new(TermQuery::new(Term::from_field_text(field, value), IndexRecordOption::Basic))
+}
+
+/// Makes the query for terms that begin with `value`.
+fn beginning(field: Field, value: &str) -> Box<dyn Query> {
+    let last = format!("{value}{}", char::MAX);
+    Box::new(InvertedIndexRangeQuery::new(
+        Bound::Included(Term::from_field_text(field, value)),
+        Bound::Included(Term::from_field_text(field, &last)),
+    ))
+}
+
+/// Counts the terms that begin with `value`, in the segment that has most of them.
+fn expansions(searcher: &Searcher, field: Field, value: &str) -> u32 {
+    let last = format!("{value}{}", char::MAX);
+    let counted = searcher.segment_readers().iter().map(|segment| {
+        let Ok(inverted) = segment.inverted_index(field) else { return 0 };
+        let range = inverted.terms().range().ge(value.as_bytes()).le(last.as_bytes());
+        let Ok(mut terms) = range.into_stream() else { return 0 };
+        let mut count = 0;
+        while terms.advance() {
+            count += 1;
+        }
+        count
+    });
+    counted.max().unwrap_or_default().max(1)
 }

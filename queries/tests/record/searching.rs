@@ -1,19 +1,34 @@
+use ledger::Reader;
 use ledger::catalogue::TraceRevised;
-use queries::search::{Filters, Hits, Index, SearchError};
+use queries::search::{Filters, Hits, Index, Options, SearchError};
 
 use crate::fixture::{Lab, episode, ingested, lab};
 
-fn index(lab: &Lab) -> Index {
-    let mut index = Index::open_or_rebuild(&lab.index_path()).unwrap();
-    index.catch_up(&lab.reader()).unwrap();
-    index
+/// An index with the record that its hits are told from.
+pub(crate) struct Searched {
+    pub(crate) index: Index,
+    pub(crate) reader: Reader,
 }
 
-fn find(index: &Index, query: &str) -> Hits {
-    index.search(query, &Filters::default(), 20).unwrap()
+impl Searched {
+    pub(crate) fn catch_up(&mut self) -> queries::search::CaughtUp {
+        self.index.catch_up(&self.reader).unwrap()
+    }
 }
 
-fn seqs(hits: &Hits) -> Vec<u64> {
+pub(crate) fn index(lab: &Lab) -> Searched {
+    let index = Index::open_or_rebuild(&lab.index_path()).unwrap();
+    let mut searched = Searched { index, reader: lab.reader() };
+    searched.catch_up();
+    searched
+}
+
+pub(crate) fn find(searched: &Searched, query: &str) -> Hits {
+    let asked = (query, &Filters::default());
+    searched.index.search(&searched.reader, asked, &Options::best(20)).unwrap()
+}
+
+pub(crate) fn seqs(hits: &Hits) -> Vec<u64> {
     hits.hits.iter().map(|hit| hit.seq).collect()
 }
 
@@ -50,8 +65,10 @@ fn failed_cases_are_found_by_issue_run_and_answer() {
         tool: Some("get_weather".to_owned()),
         issue: Some("invalid_tool_call_format".to_owned()),
         run: Some("eval-base".to_owned()),
+        ..Filters::default()
     };
-    let filtered = index.search("", &filters, 1).unwrap();
+    let asked = ("", &filters);
+    let filtered = index.index.search(&index.reader, asked, &Options::best(1)).unwrap();
     assert_eq!((filtered.total, filtered.hits.len()), (2, 1));
 }
 
@@ -69,11 +86,14 @@ fn decisions_and_rejections_are_found() {
 fn a_typed_field_is_told_and_pasted_text_is_searched() {
     let lab = lab();
     let index = index(&lab);
-    let error = index.search("tol:get_weather", &Filters::default(), 5).unwrap_err();
+    let filters = Filters::default();
+    let search =
+        |query: &str| index.index.search(&index.reader, (query, &filters), &Options::best(5));
+    let error = search("tol:get_weather").unwrap_err();
     assert!(matches!(&error, SearchError::UnknownField { name } if name == "tol"), "{error}");
     assert!(error.to_string().contains("tool, issue, run"), "{error}");
     assert!(find(&index, "\"weather in Oslo").total > 0);
-    assert_eq!(index.search("", &Filters::default(), 5).unwrap().hits.len(), 5);
+    assert_eq!(search("").unwrap().hits.len(), 5);
 }
 
 #[test]
@@ -85,7 +105,7 @@ fn deleting_the_index_changes_no_answer() {
     let mut lab = lab;
     let facts = ingested(&lab, &episode(99, ("Weather on Mars", "get_weather")));
     lab.append("trace/toolcall/train", &facts);
-    let caught = grown.catch_up(&lab.reader()).unwrap();
+    let caught = grown.catch_up();
     assert_eq!((caught.added, caught.held_elsewhere), (1, false));
     let before: Vec<Hits> = queries.map(|query| find(&grown, query)).to_vec();
     drop(grown);
@@ -114,7 +134,7 @@ fn a_revision_takes_the_place_of_what_it_revises() {
     let trace = ingested(&lab, &episode(1, ("Humidity in Nuuk", "get_weather")));
     let revised = TraceRevised { revises: lab.traces[0], trace };
     let seq = lab.append("trace/toolcall/train", &revised);
-    index.catch_up(&lab.reader()).unwrap();
+    index.catch_up();
     assert_eq!(seqs(&find(&index, "Humidity")), [seq]);
     assert!(!seqs(&find(&index, "kind:trace Oslo")).contains(&lab.traces[0]));
 }
@@ -126,12 +146,16 @@ fn while_another_holds_the_writer_reading_goes_on() {
     let holder = tantivy_writer(&lab);
     let facts = ingested(&lab, &episode(99, ("Weather on Mars", "get_weather")));
     lab.append("trace/toolcall/train", &facts);
-    let mut second = Index::open_or_rebuild(&lab.index_path()).unwrap();
-    let caught = second.catch_up(&lab.reader()).unwrap();
+    let second = Index::open_or_rebuild(&lab.index_path()).unwrap();
+    let mut second = Searched { index: second, reader: lab.reader() };
+    let caught = second.catch_up();
     assert!(caught.held_elsewhere && caught.added == 0);
+    assert_eq!((caught.next, caught.head), (caught.head - 1, lab.reader().head().unwrap().size));
+    assert_eq!(second.index.progress(&lab.reader()).unwrap().behind(), 1);
     assert_eq!(find(&second, "Oslo"), find(&index_of_other, "Oslo"));
     drop(holder);
-    assert_eq!(second.catch_up(&lab.reader()).unwrap().added, 1);
+    assert_eq!(second.catch_up().added, 1);
+    assert_eq!(second.index.progress(&lab.reader()).unwrap().behind(), 0);
     assert_eq!(find(&second, "Mars").total, 1);
 }
 
@@ -150,17 +174,20 @@ fn a_broken_or_foreign_index_is_built_again() {
     // The index of another record, whose events have other ids.
     let mut other = crate::fixture::lab();
     other.append("trace/toolcall/train", &ingested(&other, &episode(5, ("Alien", "alien"))));
-    let mut foreign = Index::open_or_rebuild(&lab.index_path()).unwrap();
-    foreign.catch_up(&other.reader()).unwrap();
+    let foreign = Index::open_or_rebuild(&lab.index_path()).unwrap();
+    let mut foreign = Searched { index: foreign, reader: other.reader() };
+    foreign.catch_up();
     assert_eq!(find(&foreign, "Alien").total, 1);
-    foreign.catch_up(&lab.reader()).unwrap();
+    foreign.reader = lab.reader();
+    foreign.catch_up();
     assert_eq!(find(&foreign, "Alien").total, 0);
     assert_eq!(find(&foreign, "weather"), whole);
     // One that has as many events with the same ids.
     let mut lab = lab;
     lab.append("trace/toolcall/train", &ingested(&lab, &episode(5, ("Martian", "alien"))));
-    foreign.catch_up(&lab.reader()).unwrap();
-    foreign.catch_up(&other.reader()).unwrap();
+    foreign.catch_up();
+    foreign.reader = other.reader();
+    foreign.catch_up();
     assert_eq!((find(&foreign, "Martian").total, find(&foreign, "Alien").total), (0, 1));
 }
 
