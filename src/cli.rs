@@ -8,6 +8,7 @@ mod dataset;
 mod demo;
 mod eval;
 mod export;
+mod finding;
 mod forget;
 mod gate;
 mod gc;
@@ -167,6 +168,14 @@ impl Output {
     /// JSON lines, and what people read instead.
     fn lines(lines: Vec<Value>, text: impl Into<String>) -> Self {
         Self { json: Json::Lines(lines), text: text.into(), failure: None }
+    }
+
+    /// Adds a JSON line behind the others.
+    fn with_line(mut self, line: Value) -> Self {
+        if let Json::Lines(lines) = &mut self.json {
+            lines.push(line);
+        }
+        self
     }
 
     /// The output goes with a failure.

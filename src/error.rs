@@ -124,7 +124,10 @@ pub enum AppError {
     Ingest(#[from] datasets::IngestError),
     /// Redaction rules are unknown.
     #[error(transparent)]
-    Redact(#[from] datasets::redact::RedactError),
+    Redact(#[from] datasets::redact::RulesError),
+    /// A dataset cannot be written out.
+    #[error(transparent)]
+    WriteOut(#[from] datasets::export::ExportError),
     /// A suite cannot be frozen.
     #[error(transparent)]
     Suite(#[from] datasets::suite::SuiteError),
@@ -154,6 +157,9 @@ pub enum AppError {
     /// The index cannot be used.
     #[error(transparent)]
     Search(#[from] queries::search::SearchError),
+    /// A search cannot be saved or read.
+    #[error(transparent)]
+    Saved(#[from] queries::search::SavedError),
     /// There is no chain to show.
     #[error(transparent)]
     Why(#[from] queries::why::WhyError),
@@ -221,9 +227,11 @@ impl AppError {
                 Kind::NotFound
             }
             Self::Model(_) => Kind::Input,
+            Self::WriteOut(datasets::export::ExportError::UnknownFormat { .. }) => Kind::Usage,
+            Self::WriteOut(_) => Kind::Storage,
             Self::Report(LoadError::Report(_)) => Kind::Refused,
             Self::Report(_) | Self::Why(_) | Self::Plan(_) => Kind::NotFound,
-            Self::Search(_) | Self::Redact(_) => Kind::Usage,
+            Self::Search(_) | Self::Saved(_) | Self::Redact(_) => Kind::Usage,
             Self::Verify(ledger::VerifyError::Read(source)) => read_kind(source),
             Self::Verify(_) => Kind::Storage,
             Self::Checkpoint(error) => checkpoint_kind(error),

@@ -1,13 +1,17 @@
 //! Freezing data: suites to measure with, splits to train on.
 
+mod card;
 mod mask;
 mod profile;
 mod query;
 mod split;
 mod suite;
 
+pub use card::card;
 pub use mask::{Mask, Part, Piece, mask};
 pub use profile::{Bucket, Profile, Used, profile};
-pub use query::{CORRECTION, QueryRows, feedback_id, rows_of_query, wish_of_query};
-pub use split::{Split, SplitSource, SplitWish, build_split, load_split, split_facts};
-pub use suite::{DEV_OF, Suite, build_suite, load_suite, suite_facts};
+pub use query::{CORRECTION, QueryRows, feedback_id, rows_of_query, test_suites, wish_of_search};
+pub use split::{
+    Split, SplitSource, SplitWish, build_split, load_split, rows_of_wish, split_facts,
+};
+pub use suite::{DEV_OF, Suite, build_suite, load_suite, suite_facts, survey_suite};

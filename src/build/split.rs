@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use datasets::manifest::Stored as _;
 use datasets::{Episode, Side, SplitManifest, SplitSpec, SuiteManifest};
+use ledger::BodyRef;
 use ledger::catalogue::{Leakage, SplitBuilt};
 use serde::{Deserialize, Serialize};
 
-use super::query::rows_of_query;
+use super::query::{QueryRows, rows_of_query};
 use super::suite::load_suite;
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place, body_ref};
@@ -22,12 +23,21 @@ pub enum SplitSource {
         /// Sources.
         sources: Vec<String>,
     },
-    /// What a search found: traces as they are, failed cases as the rows they were asked from.
+    /// What a search of words found. Older datasets were built so.
     Query {
         /// The search.
         query: String,
         /// Events that it found, in their order.
         hits: Vec<u64>,
+    },
+    /// What a search found: traces as they are, failed cases as the rows they were asked from.
+    Search {
+        /// The search, with its filters.
+        search: serde_json::Value,
+        /// Events that it found.
+        n: u64,
+        /// Their numbers, as a JSON array in their order.
+        hits: BodyRef,
     },
 }
 
@@ -83,10 +93,7 @@ pub fn build_split(lab: &Lab<'_>, wish: &SplitWish) -> Result<Split, AppError> {
 /// As [`build_split`].
 pub fn split_facts(view: &View, wish: &SplitWish) -> Result<(SplitBuilt, SplitManifest), AppError> {
     let traces = Traces::list(view)?;
-    let rows = match &wish.source {
-        SplitSource::Sources { sources } => traces.of_sources(sources)?,
-        SplitSource::Query { hits, .. } => rows_of_query(view, &traces, hits)?.rows,
-    };
+    let rows = rows_of_wish(view, &traces, wish)?.rows;
     let suites = |names: &[String]| -> Result<Vec<SuiteManifest>, AppError> {
         names.iter().map(|name| Ok(load_suite(view, name)?.manifest)).collect()
     };
@@ -105,6 +112,23 @@ pub fn split_facts(view: &View, wish: &SplitWish) -> Result<(SplitBuilt, SplitMa
         leakage: leakage(&manifest, &rows, &suites(&wish.check)?),
     };
     Ok((facts, manifest))
+}
+
+/// Reads the rows that a wish names, and says which events gave none.
+///
+/// # Errors
+/// When a source is unknown, or a body is missing or damaged.
+pub fn rows_of_wish(view: &View, traces: &Traces, wish: &SplitWish) -> Result<QueryRows, AppError> {
+    match &wish.source {
+        SplitSource::Sources { sources } => {
+            Ok(QueryRows { rows: traces.of_sources(sources)?, left_out: Vec::new() })
+        }
+        SplitSource::Query { hits, .. } => rows_of_query(view, traces, hits),
+        SplitSource::Search { hits, .. } => {
+            let hits: Vec<u64> = serde_json::from_slice(&view.blobs().get(hits)?)?;
+            rows_of_query(view, traces, &hits)
+        }
+    }
 }
 
 /// Says what the kept rows share with the suites kept out, and with those only checked.

@@ -1,6 +1,9 @@
 //! Building suites and reading them back.
 
+use std::collections::BTreeSet;
+
 use datasets::manifest::Stored as _;
+use datasets::suite::{Rows, Selected, build_from, survey};
 use datasets::{Episode, Side, SuiteManifest, SuiteSpec};
 use ledger::BodyRef;
 use ledger::catalogue::SuiteBuilt;
@@ -48,11 +51,7 @@ pub fn build_suite(lab: &Lab<'_>, spec: &SuiteSpec) -> Result<Suite, AppError> {
 /// # Errors
 /// As [`build_suite`].
 pub fn suite_facts(view: &View, spec: &SuiteSpec) -> Result<(SuiteBuilt, SuiteManifest), AppError> {
-    let traces = Traces::list(view)?;
-    let questions = questions(view, &traces, &spec.questions)?;
-    let golds = traces.of_sources(&spec.golds)?;
-    let wider = traces.of_sources(&spec.wider)?;
-    let manifest = datasets::suite::build_suite(spec, &questions, &golds, &wider)?;
+    let manifest = Inputs::read(view, spec)?.with(|rows| build_from(spec, rows))?;
     let facts = SuiteBuilt {
         name: spec.name.clone(),
         track: spec.track.clone(),
@@ -66,6 +65,50 @@ pub fn suite_facts(view: &View, spec: &SuiteSpec) -> Result<(SuiteBuilt, SuiteMa
         licences: manifest.licences.clone(),
     };
     Ok((facts, manifest))
+}
+
+/// Says what a selection would find and take, without refusing what is short or empty.
+///
+/// # Errors
+/// When a source or dataset is unknown, or the spec makes no sense.
+pub fn survey_suite(view: &View, spec: &SuiteSpec) -> Result<Selected, AppError> {
+    Ok(Inputs::read(view, spec)?.with(|rows| survey(spec, rows))?)
+}
+
+/// The rows that a suite is made from.
+struct Inputs {
+    questions: Vec<(u64, Episode)>,
+    golds: Vec<(u64, Episode)>,
+    wider: Vec<(u64, Episode)>,
+    keep_out: BTreeSet<String>,
+}
+
+impl Inputs {
+    fn read(view: &View, spec: &SuiteSpec) -> Result<Self, AppError> {
+        let traces = Traces::list(view)?;
+        let mut questions = Vec::new();
+        for source in spec.sources() {
+            questions.extend(self::questions(view, &traces, source)?);
+        }
+        let mut keep_out = BTreeSet::new();
+        let datasets = spec.select.iter().flat_map(|select| &select.keep_out);
+        for dataset in datasets {
+            for row in &load_split(view, dataset)?.manifest.rows {
+                keep_out.insert(traces.episode(row.seq)?.group());
+            }
+        }
+        let (golds, wider) = (traces.of_sources(&spec.golds)?, traces.of_sources(&spec.wider)?);
+        Ok(Self { questions, golds, wider, keep_out })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&Rows<'_>) -> T) -> T {
+        work(&Rows {
+            questions: &self.questions,
+            golds: &self.golds,
+            wider: &self.wider,
+            keep_out: &self.keep_out,
+        })
+    }
 }
 
 fn manifest_ref(manifest: &SuiteManifest) -> BodyRef {

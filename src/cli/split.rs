@@ -38,12 +38,16 @@ pub(super) struct Sides {
     /// Similarity (Jaccard, word shingles) from which two questions are near duplicates
     #[arg(long, default_value_t = NearDuplicate::default().threshold)]
     near_duplicate: f64,
+    /// Also leave out rows that nearly repeat an earlier row on the same side
+    #[arg(long)]
+    drop_near: bool,
 }
 
 impl Sides {
     pub(super) fn spec(&self) -> SplitSpec {
         let threshold = self.near_duplicate;
         SplitSpec {
+            drop_near: self.drop_near,
             salt: self.salt.clone(),
             dev_fraction: self.dev_fraction,
             near_duplicate: NearDuplicate { threshold, ..NearDuplicate::default() },

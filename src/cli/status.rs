@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use ledger::Reader;
 use queries::projection::{RunStatus, fold_all};
+use queries::search::Index;
 use serde_json::json;
 
 use super::{Globals, Output};
@@ -18,12 +20,14 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
     let state = fold_all(&reader)?;
     let traces: u64 = state.datasets.sources.values().map(|source| source.traces).sum();
     let rejected: u64 = state.datasets.sources.values().map(|source| source.rejected).sum();
+    let indexed = indexed(&reader)?;
     let with = |status| state.runs.runs.values().filter(|run| run.status == status).count();
     let finished = with(RunStatus::Finished);
     let runs = state.runs.runs.len();
     let document = json!({
         "dir": reader.dir(),
         "events": head.size,
+        "indexed": indexed,
         "root": head.root,
         "traces": traces,
         "rejected": rejected,
@@ -49,6 +53,7 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
         state.datasets.splits.len(),
         state.catalog.deployments.len()
     );
+    let _ = writeln!(text, "the search index has read {indexed} of {} events", head.size);
     for (model, aliases) in &state.selection.models {
         for (alias, selected) in aliases {
             let loud = if selected.overridden.is_some() { "  OVERRIDDEN" } else { "" };
@@ -57,4 +62,13 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
         }
     }
     Output::document(&document, text)
+}
+
+/// Says how many events the search index has read. An index that is not there has read none.
+fn indexed(reader: &Reader) -> Result<u64, AppError> {
+    let path = reader.dir().join("index");
+    if !path.exists() {
+        return Ok(0);
+    }
+    Ok(Index::open_or_rebuild(&path)?.next()?)
 }

@@ -7,12 +7,13 @@ use datasets::{Side, SplitSpec};
 use ledger::Facts as _;
 use ledger::catalogue::{CaseScored, FeedbackRecorded, TraceIngested};
 use queries::projection::fold_all;
+use queries::search::SavedSearch;
 use serde_json::{Value, json};
 
 use super::DemoWish;
 use super::stages::{After, Data, TOOLCALL};
 use super::summary::Served;
-use crate::build::{CORRECTION, Split, build_split, wish_of_query};
+use crate::build::{CORRECTION, Split, build_split, wish_of_search};
 use crate::error::{AppError, Kind};
 use crate::hub::{self, Base};
 use crate::lab::Lab;
@@ -38,7 +39,8 @@ pub(super) fn close(
     let query = format!("source:serve OR (run:{} AND outcome:failed)", after.dev.run);
     let split = SplitSpec { dev_fraction: 0.0, ..SplitSpec::default() };
     let keep_out = vec![TOOLCALL.to_owned()];
-    let wish = wish_of_query(lab, "next", &query, split, keep_out)?;
+    let search = SavedSearch::of_words(&query);
+    let wish = wish_of_search(lab, "next", &search, (split, keep_out))?;
     let next = build_split(lab, &wish)?;
     let lineage = lineage(lab, &next)?;
     Ok(Served { next: Some(next.facts), lineage, query, ..served })

@@ -71,6 +71,7 @@ pub(super) fn data(lab: &Lab<'_>, inputs: &Path) -> Result<Data, AppError> {
                 questions: questions.to_owned(),
                 golds: names(golds),
                 wider: names(wider),
+                ..SuiteSpec::default()
             },
         )
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use datasets::template::normalise_query;
+use datasets::leak::{in_text, leakage};
 use datasets::{Case, SuiteManifest};
 use ledger::Digest;
 use ledger::catalogue::{
@@ -102,7 +102,8 @@ pub fn evaluate(lab: &Lab<'_>, wish: &EvalWish<'_>) -> Result<Evaluated, AppErro
         .ok_or_else(|| AppError::said(Kind::Internal, "an evaluation with another outcome"))
 }
 
-/// Counts the suite's questions that stand in the arm's training data or prefix.
+/// Counts the suite's questions that stand in the arm's training data (as its questions or in its
+/// prompts), or in its prefix, with their golds.
 ///
 /// # Errors
 /// When a body is missing or damaged.
@@ -112,12 +113,14 @@ pub fn leaked_questions(
     arm: &Arm<'_>,
 ) -> Result<u64, AppError> {
     let Arm::Local(local) = arm else { return Ok(0) };
-    let mut leaked = prefix_leaks(manifest, local.cep.as_ref().map(|cep| cep.text.as_str()));
+    let in_prefix = local.cep.iter().flat_map(|cep| in_text(manifest, &cep.text));
+    let mut leaked: BTreeSet<String> = in_prefix.map(|found| found.case).collect();
     let state = queries::projection::fold_all(&lab.notebook.reader())?;
-    let Some(training) = state.runs.training_of(&local.deployment().adapter) else {
-        return Ok(leaked);
+    let training = state.runs.training_of(&local.deployment().adapter);
+    let Some(RunInputs::Train { dataset, .. }) = training.and_then(|run| run.inputs.as_ref())
+    else {
+        return Ok(leaked.len() as u64);
     };
-    let Some(RunInputs::Train { dataset, .. }) = &training.inputs else { return Ok(leaked) };
     let view = lab.view();
     let split = load_split(&view, &dataset.to_string())?;
     let traces = Traces::list(&view)?;
@@ -130,8 +133,10 @@ pub fn leaked_questions(
         .map(|row| Ok((row.seq, traces.episode(row.seq)?)))
         .collect::<Result<Vec<_>, AppError>>()?;
     let rows: Vec<(u64, &datasets::Episode)> = rows.iter().map(|(s, e)| (*s, e)).collect();
-    leaked += datasets::leak::leakage(&rows, manifest).shared_questions.len() as u64;
-    Ok(leaked)
+    let found = leakage(&rows, manifest);
+    let cases = found.shared_questions.into_iter().chain(found.in_context);
+    leaked.extend(cases.map(|shared| shared.case));
+    Ok(leaked.len() as u64)
 }
 
 fn refuse_leak(wish: &EvalWish<'_>, leaked: u64) -> Result<(), AppError> {
@@ -149,13 +154,6 @@ fn refuse_leak(wish: &EvalWish<'_>, leaked: u64) -> Result<(), AppError> {
         "train without them (`ledger split --keep-out`), or look all the same with \
          --allow-leak: the arm is then marked `leak`, and no gate passes it",
     ))
-}
-
-/// Counts questions that stand word by word in a prefix.
-fn prefix_leaks(manifest: &SuiteManifest, prefix: Option<&str>) -> u64 {
-    let Some(prefix) = prefix.map(normalise_query) else { return 0 };
-    let inside = |case: &&Case| prefix.contains(&normalise_query(&case.query));
-    manifest.cases.iter().filter(inside).count() as u64
 }
 
 /// Returns the facts with which an evaluation starts.

@@ -18,6 +18,7 @@ use capture::Capture;
 pub(crate) use capture::{DEPLOYMENT_FLAG, SERVED_FLAG};
 use engine::Engine;
 use ledger::Notebook;
+use queries::search::Follower;
 use signing::{Signing, Timer};
 
 /// How a server listens, and when it signs.
@@ -38,6 +39,7 @@ pub struct Server {
     stop: oneshot::Sender<()>,
     shared: Arc<Shared>,
     timer: Option<Timer>,
+    follower: Option<Follower>,
     done: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
@@ -47,6 +49,18 @@ struct Shared {
     capture: Capture,
     signing: Arc<Signing>,
     token: Option<String>,
+}
+
+/// Starts keeping the search index up. Serving goes on without it where that fails.
+fn follow(notebook: &Notebook) -> Option<Follower> {
+    let index = notebook.dir().join("index");
+    match Follower::start(&index, notebook.reader()) {
+        Ok(follower) => Some(follower),
+        Err(error) => {
+            eprintln!("the search index is not kept up: {error}");
+            None
+        }
+    }
 }
 
 /// Starts serving.
@@ -76,6 +90,7 @@ pub async fn start(
     let address = listener.local_addr().map_err(bind)?;
     let signing = Arc::new(Signing::new(notebook.clone()));
     let timer = listen.checkpoint_every.map(|every| signing::start(Arc::clone(&signing), every));
+    let follower = follow(&notebook);
     let capture = Capture::new(notebook, actor);
     let shared = Arc::new(Shared { engine, capture, signing, token });
     let (stop, stopped) = oneshot::channel::<()>();
@@ -85,7 +100,7 @@ pub async fn start(
             let _ = stopped.await;
         });
     let done = tokio::spawn(async move { serving.await });
-    Ok(Server { address, stop, shared, timer, done })
+    Ok(Server { address, stop, shared, timer, follower, done })
 }
 
 impl Server {
@@ -104,6 +119,9 @@ impl Server {
         }
         if let Some(timer) = self.timer {
             timer.stop().await;
+        }
+        if let Some(follower) = self.follower {
+            follower.stop();
         }
         ended.map_err(|e| broke(e.to_string()))
     }

@@ -55,6 +55,18 @@ pub enum SavedError {
 }
 
 impl SavedSearch {
+    /// Makes a search of words and fields that has no name yet.
+    pub fn of_words(query: &str) -> Self {
+        Self {
+            name: "unnamed".to_owned(),
+            description: String::new(),
+            query: query.to_owned(),
+            filters: Filters::default(),
+            sort: Sort::Best,
+            facets: Vec::new(),
+        }
+    }
+
     /// Reads and checks a search in TOML.
     ///
     /// # Errors

@@ -1,0 +1,120 @@
+//! `ledger dataset build`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use datasets::near::{SourceDuplicates, duplicates_by_source};
+use serde_json::json;
+
+use super::super::finding::Finding;
+use super::super::split::Sides;
+use super::super::{Globals, Output};
+use super::lines;
+use crate::build::{
+    QueryRows, Split, SplitWish, build_split, rows_of_wish, split_facts, test_suites,
+    wish_of_search,
+};
+use crate::error::AppError;
+use crate::lab::Lab;
+use crate::rows::Traces;
+
+/// Rows that a preview shows.
+const SHOWN: usize = 10;
+/// Events without a row that are named one by one.
+const LEFT_OUT_SHOWN: usize = 20;
+
+/// Freeze a dataset from what a search finds: traces with a gold or a correction, failed cases of
+/// dev suites.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Name
+    name: String,
+    /// Words and fields, as in `ledger search`
+    #[arg(long = "query", visible_alias = "from-query", value_name = "WORDS", default_value = "")]
+    query: String,
+    #[command(flatten)]
+    finding: Finding,
+    /// Suites whose questions are kept out [default: every test suite of the notebook]
+    #[arg(long)]
+    keep_out: Vec<String>,
+    #[command(flatten)]
+    sides: Sides,
+    /// Show what would be frozen, and freeze nothing
+    #[arg(long)]
+    preview: bool,
+}
+
+/// What was or would be built.
+struct Built {
+    split: Split,
+    rows: QueryRows,
+    duplicates: Vec<SourceDuplicates>,
+    keep_out: Vec<String>,
+}
+
+pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
+    let is_preview = args.preview;
+    let built = globals.with_lab(|lab| build(lab, args))?;
+    let mut text = lines(&built.split.facts, built.split.event);
+    if is_preview {
+        text = text.replace(", event 0", ", a preview: nothing was frozen");
+    }
+    let _ = write!(text, "\n  kept out: {}", built.keep_out.join(", "));
+    for source in &built.duplicates {
+        let _ = write!(
+            text,
+            "\n  source {}: {} rows, {} repeat an earlier row, {} nearly",
+            source.source, source.rows, source.exact, source.near
+        );
+    }
+    left_out(&mut text, &built.rows);
+    if is_preview {
+        for (seq, episode) in built.rows.rows.iter().take(SHOWN) {
+            let query = episode.query.replace('\n', " ");
+            let _ = write!(text, "\n  event {seq} {query} -> {}", episode.gold_text());
+        }
+    }
+    let document = json!({
+        "dataset": built.split.facts,
+        "event": (!is_preview).then_some(built.split.event),
+        "preview": is_preview,
+        "kept_out": built.keep_out,
+        "duplicates": built.duplicates,
+        "left_out": built.rows.left_out,
+    });
+    Output::document(&document, text)
+}
+
+fn build(lab: &Lab<'_>, args: Args) -> Result<Built, AppError> {
+    let view = lab.view();
+    let search = args.finding.search(&view, &args.query)?;
+    let keep_out = if args.keep_out.is_empty() { test_suites(&view)? } else { args.keep_out };
+    let how = (args.sides.spec(), keep_out.clone());
+    let wish: SplitWish = wish_of_search(lab, &args.name, &search, how)?;
+    let rows = rows_of_wish(&view, &Traces::list(&view)?, &wish)?;
+    let episodes = rows.rows.iter().map(|(_, episode)| episode);
+    let duplicates = duplicates_by_source(episodes, &wish.split.near_duplicate);
+    let split = if args.preview {
+        let (facts, manifest) = split_facts(&view, &wish)?;
+        Split { event: 0, facts, manifest }
+    } else {
+        build_split(lab, &wish)?
+    };
+    Ok(Built { split, rows, duplicates, keep_out })
+}
+
+fn left_out(text: &mut String, rows: &QueryRows) {
+    if rows.left_out.len() <= LEFT_OUT_SHOWN {
+        for (event, reason) in &rows.left_out {
+            let _ = write!(text, "\n  event {event} gave no row: {reason}");
+        }
+        return;
+    }
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    for (_, reason) in &rows.left_out {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    for (reason, n) in reasons {
+        let _ = write!(text, "\n  {n} events gave no row: {reason}");
+    }
+}
