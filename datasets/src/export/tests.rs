@@ -140,6 +140,8 @@ fn real_files_survive_a_round_trip_in_every_format_or_are_refused_with_a_reason(
         let what = if reason.is_empty() { "written" } else { reason };
         eprintln!("{format}: {n} {what}");
     }
+    // What is refused is refused for what it says, never for how it was written.
+    assert!(!totals.keys().any(|(_, reason)| reason.contains("read back")));
     for (format, seen) in &seen {
         let of = totals.iter().filter(|((known, _), _)| known == format);
         assert_eq!(of.map(|(_, n)| n).sum::<usize>(), *seen, "{format}: none is dropped");
@@ -340,7 +342,7 @@ fn questions_that_share_an_id_keep_their_own_answers() {
     let numbered = |a: u8| plain(Gold::Calls { calls: vec![call(json!({ "a": a }))] });
     let folder = tempfile::tempdir().unwrap();
     let mut writer = Writer::new(ExportFormat::Bfcl, folder.path(), "all").unwrap();
-    [1, 2, 2].map(|a| writer.write(&numbered(a)).unwrap());
+    [1, 2, 2].into_iter().for_each(|a| writer.write(&numbered(a)).unwrap());
     let again = episodes_of(&writer.finish().unwrap().files[0], Format::Bfcl);
     let calls: Vec<&Value> = again.iter().map(|e| &e.gold.calls()[0].arguments["a"]).collect();
     assert_eq!(calls, [&json!(1), &json!(2), &json!(2)]);
@@ -362,7 +364,7 @@ fn tags_inside_values_are_carried() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn any_episode_survives_a_round_trip_or_is_refused(all in episodes()) {
