@@ -5,6 +5,7 @@
 //! the identity on episodes, their place and format of origin aside, and the person whom they are
 //! about, who is not written.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -155,7 +156,7 @@ pub struct Writer {
 
 enum Sink {
     Lines(Lines),
-    Pair { questions: Lines, answers: Lines },
+    Pair { questions: Lines, answers: Lines, ids: BTreeSet<String> },
     Columns(Box<parquet::Columns>),
 }
 
@@ -173,7 +174,8 @@ impl Writer {
             | ExportFormat::ShareGpt
             | ExportFormat::Xlam => Sink::Lines(Lines::new(next()?)),
             ExportFormat::Bfcl => {
-                Sink::Pair { questions: Lines::new(next()?), answers: Lines::new(next()?) }
+                let (questions, answers) = (Lines::new(next()?), Lines::new(next()?));
+                Sink::Pair { questions, answers, ids: BTreeSet::new() }
             }
             ExportFormat::Parquet => Sink::Columns(Box::new(parquet::Columns::new(next()?)?)),
         };
@@ -186,14 +188,15 @@ impl Writer {
     /// [`ExportError::Unsayable`] when the format cannot say it: then nothing is written, and the
     /// next episode can be. Any other error is of the file, and ends the writing.
     pub fn write(&mut self, episode: &Episode) -> Result<(), ExportError> {
-        let rows = rows(self.format, episode).map_err(|reason| ExportError::Unsayable {
+        let mut rows = rows(self.format, episode).map_err(|reason| ExportError::Unsayable {
             id: episode.source.external_id.clone(),
             format: self.format,
             reason,
         })?;
         match &mut self.sink {
             Sink::Lines(lines) => lines.write(&rows.row)?,
-            Sink::Pair { questions, answers } => {
+            Sink::Pair { questions, answers, ids } => {
+                rows.tell_apart(ids);
                 questions.write(&rows.row)?;
                 if let Some(answer) = &rows.answer {
                     answers.write(answer)?;
@@ -212,7 +215,7 @@ impl Writer {
     pub fn finish(self) -> Result<Written, ExportError> {
         let files = match self.sink {
             Sink::Lines(lines) => vec![lines.finish()?],
-            Sink::Pair { questions, answers } => vec![questions.finish()?, answers.finish()?],
+            Sink::Pair { questions, answers, .. } => vec![questions.finish()?, answers.finish()?],
             Sink::Columns(columns) => vec![columns.finish()?],
         };
         Ok(Written { files, rows: self.rows })
@@ -224,6 +227,21 @@ struct Rows {
     row: Map<String, Value>,
     /// Row of the possible answers.
     answer: Option<Map<String, Value>>,
+}
+
+impl Rows {
+    /// Gives a question an id that no other question of the file has, because its answers are
+    /// found by it. The id that it had stands in its metadata.
+    fn tell_apart(&mut self, ids: &mut BTreeSet<String>) {
+        let given = self.row.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let others = (2_u64..).map(|n| format!("{given}~{n}"));
+        let mut free = std::iter::once(given.clone()).chain(others).filter(|id| !ids.contains(id));
+        let id = free.next().unwrap_or_default();
+        for row in [Some(&mut self.row), self.answer.as_mut()].into_iter().flatten() {
+            row.insert("id".to_owned(), Value::from(id.as_str()));
+        }
+        ids.insert(id);
+    }
 }
 
 /// Makes the rows of an episode.

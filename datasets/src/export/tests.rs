@@ -115,14 +115,21 @@ fn real_files_survive_a_round_trip_in_every_format_or_are_refused_with_a_reason(
     }
     files.sort();
     let mut totals: BTreeMap<(ExportFormat, String), usize> = BTreeMap::new();
-    let mut seen = 0;
+    let mut seen: BTreeMap<ExportFormat, usize> = BTreeMap::new();
     for path in files.iter().filter(|path| path.is_file()) {
         let text = std::fs::read(path).unwrap();
         let Some(format) = detect(path, &text) else { continue };
         let all = episodes_of(path, format);
-        seen += all.len();
+        // All in their own format, some in every other.
+        let some: Vec<Episode> = all.iter().step_by(all.len() / 20 + 1).cloned().collect();
         for to in ExportFormat::ALL {
-            let (written, refused) = round_trip(to, &all);
+            let is_own = matches!(
+                (format, to),
+                (Format::Hermes, ExportFormat::ShareGpt) | (Format::Bfcl, ExportFormat::Bfcl)
+            );
+            let episodes = if is_own { &all } else { &some };
+            let (written, refused) = round_trip(to, episodes);
+            *seen.entry(to).or_default() += episodes.len();
             *totals.entry((to, String::new())).or_default() += written;
             for (reason, n) in refused {
                 *totals.entry((to, reason)).or_default() += n;
@@ -133,11 +140,14 @@ fn real_files_survive_a_round_trip_in_every_format_or_are_refused_with_a_reason(
         let what = if reason.is_empty() { "written" } else { reason };
         eprintln!("{format}: {n} {what}");
     }
-    for format in ExportFormat::ALL {
-        let of = totals.iter().filter(|((known, _), _)| *known == format);
-        assert_eq!(of.map(|(_, n)| n).sum::<usize>(), seen, "{format}: none is dropped");
+    // What is refused is refused for what it says, never for how it was written.
+    assert!(!totals.keys().any(|(_, reason)| reason.contains("read back")));
+    for (format, seen) in &seen {
+        let of = totals.iter().filter(|((known, _), _)| known == format);
+        assert_eq!(of.map(|(_, n)| n).sum::<usize>(), *seen, "{format}: none is dropped");
     }
-    assert_eq!(totals[&(ExportFormat::Parquet, String::new())], seen, "Parquet can say all");
+    let parquet = ExportFormat::Parquet;
+    assert_eq!(totals[&(parquet, String::new())], seen[&parquet], "Parquet can say all");
 }
 
 #[test]
@@ -146,7 +156,7 @@ fn conversations_of_a_real_agent_survive_as_messages() {
     let text = std::fs::read(path).unwrap();
     let tasks: Vec<Value> = serde_json::from_slice(&text).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let tasks = tasks.get(..40).unwrap();
+    let tasks = tasks.get(..20).unwrap();
     let lines = tasks.iter().map(|task| format!("{}\n", json!({ "messages": task["traj"] })));
     let file = folder.path().join("rows.jsonl");
     std::fs::write(&file, lines.collect::<String>()).unwrap();
@@ -328,6 +338,17 @@ fn files_have_their_names_once_they_are_whole_and_none_is_replaced() {
 }
 
 #[test]
+fn questions_that_share_an_id_keep_their_own_answers() {
+    let numbered = |a: u8| plain(Gold::Calls { calls: vec![call(json!({ "a": a }))] });
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = Writer::new(ExportFormat::Bfcl, folder.path(), "all").unwrap();
+    [1, 2, 2].into_iter().for_each(|a| writer.write(&numbered(a)).unwrap());
+    let again = episodes_of(&writer.finish().unwrap().files[0], Format::Bfcl);
+    let calls: Vec<&Value> = again.iter().map(|e| &e.gold.calls()[0].arguments["a"]).collect();
+    assert_eq!(calls, [&json!(1), &json!(2), &json!(2)]);
+}
+
+#[test]
 fn tags_inside_values_are_carried() {
     let tricky = json!({ "a": "</tool_call>\n<tool_call>{}", "b": ["</tools>", "<tools>"] });
     let mut episode = plain(Gold::Calls { calls: vec![call(tricky.clone()), call(json!({}))] });
@@ -343,7 +364,7 @@ fn tags_inside_values_are_carried() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn any_episode_survives_a_round_trip_or_is_refused(all in episodes()) {
