@@ -6,7 +6,8 @@
 //! Kaushik 2006; with the filter on places, Xiao et al. 2008). With the rarest first, few sets are
 //! looked at, and no pair is missed: unlike with MinHash, the result does not depend on chance.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
@@ -87,7 +88,7 @@ pub fn duplicates_by_source<'a>(
     counts.into_iter().map(named).collect()
 }
 
-/// Finds for each query the earliest one before it that it nearly repeats, and how similar they are.
+/// Finds for each query the earliest one before it that it nearly repeats, and their similarity.
 ///
 /// Queries are normalised first; equal ones have similarity 1. No pair is missed.
 pub fn earliest_near<'a>(
@@ -204,14 +205,12 @@ impl Order {
     }
 }
 
-/// One place where a shingle stands.
+/// One entry that holds a shingle.
 #[derive(Clone, Copy)]
 struct Posting {
     /// Which entry.
     entry: u32,
-    /// Place of the shingle in the entry's set.
-    at: u32,
-    /// The next posting of the shingle.
+    /// The next posting of the same list.
     next: u32,
 }
 
@@ -222,8 +221,9 @@ struct Posting {
 pub(crate) struct Index<K> {
     rule: NearDuplicate,
     alone: u32,
-    /// First and last posting by rank.
-    ends: Vec<(u32, u32)>,
+    /// First and last posting by a shingle's rank, the size of the sets that hold it, and its place
+    /// in them: a whole list is passed over where sets of this size cannot share enough.
+    lists: BTreeMap<(u32, u32, u32), (u32, u32)>,
     postings: Vec<Posting>,
     entries: Vec<(K, Ranks)>,
     /// Entries by a hash of their set.
@@ -238,7 +238,7 @@ impl<K: Copy> Index<K> {
         Self {
             rule,
             alone: order.alone,
-            ends: vec![(END, END); order.hashes.len()],
+            lists: BTreeMap::new(),
             postings: Vec::new(),
             entries: Vec::new(),
             known: BTreeSet::new(),
@@ -252,21 +252,17 @@ impl<K: Copy> Index<K> {
         if self.equal(&ranks).is_some() {
             return;
         }
-        let entry = narrow(self.entries.len());
-        for (at, &rank) in (0..).zip(ranks.0.iter().take(self.prefix(ranks.0.len()))) {
-            // No other set holds it.
-            let Some((first, last)) =
-                self.ends.get_mut(rank as usize).filter(|_| rank >= self.alone)
-            else {
-                continue;
-            };
+        let (entry, size) = (narrow(self.entries.len()), narrow(ranks.0.len()));
+        let prefix = ranks.0.iter().take(self.prefix(ranks.0.len()));
+        // What no other set holds need not be found.
+        for (at, &rank) in (0..).zip(prefix).filter(|(_, rank)| **rank >= self.alone) {
             let place = narrow(self.postings.len());
-            match self.postings.get_mut(*last as usize) {
-                Some(before) => before.next = place,
-                None => *first = place,
+            let (_, last) = self.lists.entry((rank, size, at)).or_insert((place, place));
+            if let Some(before) = self.postings.get_mut(*last as usize) {
+                before.next = place;
             }
             *last = place;
-            self.postings.push(Posting { entry, at, next: END });
+            self.postings.push(Posting { entry, next: END });
         }
         self.known.insert((hash_of_ranks(&ranks), entry));
         self.entries.push((key, ranks));
@@ -287,31 +283,13 @@ impl<K: Copy> Index<K> {
 
     /// Shows all entries that may be as similar as the rule asks, in order, with their similarity.
     pub(crate) fn visit(&self, ranks: &Ranks, mut each: impl FnMut(K, f64) -> ControlFlow<()>) {
-        let size = ranks.0.len();
-        let posting = |place: u32| self.postings.get(place as usize).copied();
-        let start = |(at, rank): (usize, &u32)| {
-            let (first, _) = self.ends.get(*rank as usize).filter(|_| *rank >= self.alone)?;
-            Some((at, posting(*first)?))
-        };
-        let prefix = ranks.0.iter().take(self.prefix(size)).enumerate();
-        let mut lists: Vec<(usize, Posting)> = prefix.filter_map(start).collect();
-        while let Some(entry) = lists.iter().map(|(_, posting)| posting.entry).min() {
-            // The first list that stands here holds the rarest shingle that both share.
-            let mut first = None;
-            lists.retain_mut(|(at, known)| {
-                if known.entry != entry {
-                    return true;
-                }
-                first.get_or_insert((*at, known.at as usize));
-                posting(known.next).map(|next| *known = next).is_some()
-            });
-            let (Some((key, other)), Some((here, there))) =
-                (self.entries.get(entry as usize), first)
-            else {
-                continue;
-            };
-            let left = (size - here).min(other.0.len().saturating_sub(there));
-            if share(left, size + other.0.len()) < self.rule.threshold - ROUNDING {
+        let mut lists = self.lists_of(ranks);
+        let mut last = None;
+        while let Some(Reverse((entry, place))) = lists.pop() {
+            let next = self.postings.get(place as usize).map_or(END, |posting| posting.next);
+            lists.extend(self.head(next));
+            let Some((key, other)) = self.entries.get(entry as usize) else { continue };
+            if last.replace(entry) == Some(entry) {
                 continue;
             }
             #[cfg(test)]
@@ -320,6 +298,30 @@ impl<K: Copy> Index<K> {
                 return;
             }
         }
+    }
+
+    /// Returns the lists of entries that share one of the rarest shingles, and may share enough.
+    fn lists_of(&self, ranks: &Ranks) -> BinaryHeap<Reverse<(u32, u32)>> {
+        let (size, threshold) = (ranks.0.len(), self.rule.threshold);
+        let least = narrow((threshold * size as f64 - ROUNDING).ceil() as usize);
+        let most = narrow((size as f64 / threshold + ROUNDING).floor() as usize);
+        let mut found = BinaryHeap::new();
+        let prefix = ranks.0.iter().enumerate().take(self.prefix(size));
+        for (here, &rank) in prefix.filter(|(_, rank)| **rank >= self.alone) {
+            let of_rank = self.lists.range((rank, least, 0)..=(rank, most.max(least), END));
+            for (&(_, other, there), &(first, _)) in of_rank {
+                // No more than what stands behind the rarest that both have is shared.
+                let left = (size - here).min((other - there.min(other)) as usize);
+                if share(left, size + other as usize) >= threshold - ROUNDING {
+                    found.extend(self.head(first));
+                }
+            }
+        }
+        found
+    }
+
+    fn head(&self, place: u32) -> Option<Reverse<(u32, u32)>> {
+        self.postings.get(place as usize).map(|posting| Reverse((posting.entry, place)))
     }
 
     /// Returns the key of the entry with the same set.

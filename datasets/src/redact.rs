@@ -54,7 +54,8 @@ pub enum RulesError {
     },
     /// A rule was recorded in a version that this program does not have.
     #[error(
-        "redaction rule {name:?} is not known here (known: {known}): use the version of ledger that recorded it"
+        "redaction rule {name:?} is not known here (known: {known}): use the version of ledger \
+         that recorded it"
     )]
     Version {
         /// Name and version that were recorded.

@@ -50,12 +50,11 @@ fn thousands_of_equal_queries_cost_no_more_than_one() {
 
 #[test]
 fn queries_of_one_template_are_told_apart_by_their_rare_words() {
-    let text = |n: usize| {
-        format!("book a table for two in the town of t{n} on day d{n} and tell me what it costs")
-    };
+    let text =
+        |n: usize| format!("book a table for two in the town of t{n} and tell me what it costs us");
     let sets: Vec<Shingles> = (0..5_000).map(|n| shingles(&text(n))).collect();
-    // Each is like the others at 11 of 23 shingles: none of them is compared.
-    assert_eq!(sets[0].similarity(&sets[1]), 11.0 / 23.0);
+    // Each is like the others at 12 of 18 shingles, just too few: none of them is compared.
+    assert_eq!(sets[0].similarity(&sets[1]), 12.0 / 18.0);
     let order = Order::of(&sets);
     let mut index = Index::new(NearDuplicate::default(), &order);
     for (place, set) in sets.iter().enumerate() {

@@ -128,7 +128,8 @@ pub(super) fn card(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     let (digits, end) = (groups.digits(text, n), groups.end_of(n));
     let lead: Vec<u8> = text.lead(at, 6).bytes().collect();
     // Four digits and a space before: a row of a table.
-    let in_table = matches!(lead.as_slice(), [.., a, b, c, d, b' '] if [a, b, c, d].iter().all(|b| b.is_ascii_digit()));
+    let four = lead.strip_suffix(b" ").and_then(|lead| lead.last_chunk::<4>());
+    let in_table = four.is_some_and(|four| four.iter().all(u8::is_ascii_digit));
     let fits = groups.is_even(n) && is_end(text, end) && !in_table;
     (fits && is_issued(&digits) && is_luhn(&digits)).then_some((at, end))
 }
