@@ -9,7 +9,7 @@ use crate::literal::{self, Dialect, steps};
 
 /// Most attributes, and characters that belong to none, of one opening tag. Without a limit, a
 /// thousand tags that nothing ends would each be read to the end of the text.
-const PIECES_MAX: usize = 1_000;
+const PIECES_MAX: usize = 256;
 
 /// What one element holds.
 pub(super) struct Element {

@@ -164,6 +164,8 @@ fn all_calls_are_found_in_order_whatever_their_form() {
     assert_eq!(all_calls(&many).len(), CALLS_MAX);
 }
 
+type Reader = fn(&str);
+
 /// Texts that a reader might look at again and again, about `size` bytes of each.
 fn hostile(size: usize) -> Vec<(&'static str, String)> {
     let units = [
@@ -213,7 +215,7 @@ fn hostile(size: usize) -> Vec<(&'static str, String)> {
 
 #[test]
 fn hostile_texts_are_looked_at_a_bounded_number_of_times() {
-    let readers: [(&str, fn(&str)); 4] = [
+    let readers: [(&str, Reader); 4] = [
         ("first_call", |text| drop(first_call(text))),
         ("all_calls", |text| drop(all_calls(text))),
         ("read_golds", |text| drop(read_golds(text))),
