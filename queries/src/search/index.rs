@@ -6,9 +6,9 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 
 use ledger::{Digest, Reader};
-use tantivy::directory::MmapDirectory;
+use tantivy::directory::{INDEX_WRITER_LOCK, MmapDirectory};
 use tantivy::store::Compressor;
-use tantivy::{IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyError};
+use tantivy::{Directory as _, IndexReader, IndexSettings, ReloadPolicy, Searcher, TantivyError};
 
 use super::SearchError;
 use super::context::{Context, Finder};
@@ -115,11 +115,15 @@ impl Index {
         }
     }
 
-    /// Removes what lies in the index's directory and starts anew.
+    /// Removes what lies in the index's directory and starts anew, unless somebody writes it.
     fn empty(path: &Path, fields: Fields) -> Result<Self, SearchError> {
+        let directory = MmapDirectory::open(path).map_err(|source| failed(path, source.into()))?;
+        let _lock = directory
+            .acquire_lock(&INDEX_WRITER_LOCK)
+            .map_err(|source| failed(path, TantivyError::LockFailure(source, None)))?;
         for entry in fs::read_dir(path).map_err(|source| io(path, source))? {
             let entry = entry.map_err(|source| io(path, source))?.path();
-            if entry.is_file() {
+            if entry.is_file() && !entry.ends_with(&INDEX_WRITER_LOCK.filepath) {
                 fs::remove_file(&entry).map_err(|source| io(&entry, source))?;
             }
         }
@@ -129,7 +133,6 @@ impl Index {
             docstore_compress_dedicated_thread: false,
             ..IndexSettings::default()
         };
-        let directory = MmapDirectory::open(path).map_err(|source| failed(path, source.into()))?;
         let index = tantivy::Index::create(directory, fields.schema.clone(), settings)
             .map_err(|source| failed(path, source))?;
         Self::with(path, fields, index)

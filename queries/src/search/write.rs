@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -68,7 +69,7 @@ pub(super) struct Pen {
     path: PathBuf,
     /// The directory that is written. Another one may come to stand in its place.
     directory: Option<(u64, u64)>,
-    /// Documents of a subject were deleted, whose words still stand in segments.
+    /// Documents of a subject were deleted.
     erased: bool,
 }
 
@@ -116,7 +117,6 @@ impl Pen {
             let ids: Vec<_> = deleted.map(|meta| meta.id()).collect();
             if ids.is_empty() {
                 self.writer.garbage_collect_files().wait()?;
-                self.erased = false;
                 return Ok(());
             }
             for id in ids {
@@ -172,9 +172,9 @@ impl Index {
             caught
         });
         self.context = context;
-        if pen.erased {
+        if std::mem::take(&mut pen.erased) {
             self.context.clear();
-            pen.purge().map_err(|source| self.failed(source))?;
+            self.told.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
         caught
     }
@@ -200,8 +200,12 @@ impl Index {
                     }
                     What::Erased(subject) => {
                         self.commit(pen, (reader, seq))?;
-                        committed = seq;
                         self.erase(pen, reader, &subject)?;
+                        // The mark stays before the event until no word is left, so that an
+                        // erasure that is cut short is done again.
+                        self.commit(pen, (reader, seq))?;
+                        pen.purge().map_err(|source| self.failed(source))?;
+                        committed = seq;
                     }
                 }
                 next = seq + 1;

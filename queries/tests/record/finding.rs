@@ -106,7 +106,7 @@ fn traces_have_model_id_outcome_licence_and_time() {
     assert_eq!(find(&searched, "kind:trace model:m licence:CC-BY-4.0 track:toolcall").total, 14);
     assert_eq!(find(&searched, "kind:trace format:prompt-completion").total, 14);
     assert_eq!(find(&searched, "kind:trace -licence:CC-BY-4.0").total, 0);
-    // The lab's clock stands still in 1970.
+    // The lab's clock begins in 1970 and goes on by a millisecond or so for each event.
     let all = find(&searched, "").total;
     assert_eq!(find(&searched, "time:1970-01-01").total, all);
     assert_eq!(find(&searched, "time:>1970-01-01").total, 0);
@@ -116,9 +116,13 @@ fn traces_have_model_id_outcome_licence_and_time() {
         let filters = Filters { since: Some(since), until: Some(until), ..Filters::default() };
         ask_with(&searched, "", &filters, &Options::default()).total
     };
-    assert_eq!(within(moment, moment + Duration::microseconds(1)), all);
+    let at = find(&searched, &format!("seq:{failed}")).hits[0].at;
+    assert_eq!(within(at, at + Duration::microseconds(1)), 1, "since counts itself");
+    assert_eq!(within(moment, at) + within(at, at + Duration::days(1)), all, "until does not");
     assert_eq!(within(moment - Duration::days(1), moment), 0);
-    assert_eq!(find(&searched, "").hits[0].at, moment);
+    let text = at.to_rfc3339();
+    assert_eq!(seqs(&find(&searched, &format!("time:{text}"))), [failed]);
+    assert_eq!(find(&searched, &format!("time:>={text}")).total, 2);
 }
 
 #[test]
@@ -267,4 +271,47 @@ fn calls_in_turns_and_answers_are_found_too() {
     for query in ["earlier_call", "answering_call nuuk", "model:teacher", "\"city\":\"Nuuk\""] {
         assert_eq!(seqs(&find(&searched, query)), [seq], "{query}");
     }
+}
+
+/// Finds the shared real data, where there are any.
+fn shared() -> Option<std::path::PathBuf> {
+    let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data");
+    let dir = std::env::var("LEDGER_SHARED_DATA").unwrap_or_else(|_| beside.to_owned());
+    let dir = std::path::PathBuf::from(dir);
+    if !dir.is_dir() {
+        eprintln!("skipped: there is no {}", dir.display());
+        return None;
+    }
+    Some(dir)
+}
+
+#[test]
+fn real_questions_in_chinese_are_found_by_any_piece_of_them() {
+    let Some(dir) = shared() else { return };
+    let file = dir.join("bfcl/question/BFCL_v4_live_parallel.json");
+    let mut lab = lab();
+    let mut asked: Vec<(u64, String)> = Vec::new();
+    for line in std::fs::read_to_string(file).unwrap().lines() {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let messages = row["question"][0].as_array().unwrap();
+        let question = messages.last().unwrap()["content"].as_str().unwrap();
+        asked.push((say(&mut lab, question, |_| {}), question.to_owned()));
+    }
+    let searched = index(&lab);
+    let is_han = |c: &char| ('\u{4E00}'..='\u{9FFF}').contains(c);
+    let mut pieces = 0;
+    for (_, question) in &asked {
+        let chars: Vec<char> = question.chars().collect();
+        for size in [1, 2, 5] {
+            for piece in chars.windows(size).filter(|piece| piece.iter().all(is_han)) {
+                let piece: String = piece.iter().collect();
+                let whole = Options { sort: Sort::Oldest, ..Options::best(100) };
+                let found = ask(&searched, &format!("kind:trace {piece}"), &whole);
+                let expected = asked.iter().filter(|(_, text)| text.contains(&piece));
+                assert_eq!(seqs(&found), expected.map(|(seq, _)| *seq).collect::<Vec<_>>());
+                pieces += 1;
+            }
+        }
+    }
+    assert!(pieces > 20, "{pieces}");
 }

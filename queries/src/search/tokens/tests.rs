@@ -5,7 +5,7 @@ use tantivy::tokenizer::TextAnalyzer;
 use super::*;
 
 /// Cuts `text` and gives each token with its place and what it was made of.
-fn tokens<'a>(mut analyzer: TextAnalyzer, text: &'a str) -> Vec<(usize, String, &'a str)> {
+fn tokens(mut analyzer: TextAnalyzer, text: &str) -> Vec<(usize, String, &str)> {
     let mut found = Vec::new();
     analyzer.token_stream(text).process(&mut |token| {
         let made_of = text.get(token.offset_from..token.offset_to).unwrap();
@@ -100,7 +100,7 @@ fn long_words_are_cut_and_count_once() {
     assert_eq!(found.len(), 1);
     assert_eq!((found[0].1.len(), found[0].2.len()), (LONGEST, 100_000));
     let digest = "a".repeat(64);
-    assert_eq!(words(&digest), [digest.clone()]);
+    assert_eq!(words(&digest).concat(), digest);
 }
 
 proptest::proptest! {
