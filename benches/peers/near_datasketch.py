@@ -1,4 +1,4 @@
-"""Finds queries that nearly repeat an earlier one of the other side, with datasketch's MinHash index.
+"""Finds queries that nearly repeat an earlier one of the other side, with datasketch.
 
     python near_datasketch.py QUERIES.jsonl SHINGLE_WORDS PERMUTATIONS THRESHOLD
 

@@ -12,12 +12,10 @@ use crate::{Bench, Outcome, peer};
 /// Above so many rows one round is enough.
 const LONG: u64 = 200_000;
 
-/// Makes a file of rows, where it is not there yet.
+/// Makes a file of rows.
 pub(crate) fn rows(bench: &Bench, total: u64) -> Outcome<PathBuf> {
     let path = bench.dir.join(format!("rows-{total}.jsonl"));
-    if !path.exists() {
-        bench.questions()?.write(total, &path)?;
-    }
+    bench.questions()?.write(total, &path)?;
     Ok(path)
 }
 
@@ -62,8 +60,8 @@ pub(crate) fn import(bench: &Bench) -> Outcome<()> {
     clear(bench, true)
 }
 
-/// Removes what the rounds made, at the end only: where many files were just removed, ext4 is slow
-/// to make others. `keep` leaves the last notebook of each size.
+/// Removes what the rounds made, at the end only: where many files were just removed, ext4 without
+/// a journal is slow to make others. `keep` leaves the last notebook of each size.
 fn clear(bench: &Bench, keep: bool) -> Outcome<()> {
     for entry in fs::read_dir(&bench.dir)? {
         let path = entry?.path();

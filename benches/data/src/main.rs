@@ -10,7 +10,7 @@ mod rows;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use rows::Questions;
 
@@ -107,7 +107,17 @@ fn arguments(given: &[String]) -> Outcome<(Bench, Vec<String>)> {
     Ok((bench, plain))
 }
 
-fn main() -> Outcome<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome<()> {
     let given: Vec<String> = std::env::args().skip(1).collect();
     match given.split_first() {
         Some((first, rest)) if first == "--measured" => {
