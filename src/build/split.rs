@@ -152,11 +152,14 @@ fn leakage(
         .collect();
     let checked = check.iter().map(|suite| {
         let found = datasets::leak::leakage(&kept, suite);
+        // As its own question or in its prompt: either way the row knows the case.
+        let shared = found.shared_questions.iter().chain(&found.in_context);
+        let cases: BTreeSet<&str> = shared.map(|shared| shared.case.as_str()).collect();
         Leakage {
             suite: suite.name().to_owned(),
             digest: suite.identity(),
             n: suite.n(),
-            shared_questions: found.shared_questions.len() as u64,
+            shared_questions: cases.len() as u64,
             nearest: found.max,
         }
     });

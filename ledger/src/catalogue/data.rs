@@ -52,7 +52,8 @@ pub struct Leakage {
     pub digest: Digest,
     /// Cases in it.
     pub n: u64,
-    /// Cases whose question stands among the kept rows of either side, whatever the template.
+    /// Cases whose question stands among the kept rows of either side, whatever the template, or in
+    /// their prompts.
     pub shared_questions: u64,
     /// Highest similarity of another kept question to a case's, 0 to 1.
     pub nearest: f64,
