@@ -146,7 +146,7 @@ fn a_gzip_bomb_is_an_error_with_its_row() {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(GOOD.as_bytes()).unwrap();
     let blank = [vec![b' '; (1 << 20) - 1], vec![b'\n']].concat();
-    (0..if is_full() { 10_240 } else { 96 }).for_each(|_| encoder.write_all(&blank).unwrap());
+    (0..if is_full() { 1_024 } else { 96 }).for_each(|_| encoder.write_all(&blank).unwrap());
     let bomb = encoder.finish().unwrap();
     let (info, reading) = (info(), Format::PromptCompletion.into());
     let mut rows = read(&bomb[..], &info, &reading);
