@@ -274,7 +274,8 @@ proptest! {
 
     #[test]
     fn the_first_of_all_calls_is_the_first_call(
-        text in "(<tool_call name=\"f\">|\\{\"name\":'g','arguments':|<tool_call>|\\{|\\}|'|\"|</tool_call>|[:a1,])\
+        text in "(<tool_call name=\"f\">|\\{\"name\":'g','arguments':|<tool_call>|\\{|\\}\
+        |'|\"|</tool_call>|[:a1,])\
                  {0,14}",
     ) {
         let all = all_calls(&text);
