@@ -134,7 +134,7 @@ impl Index {
         let mut lookup = Lookup::new(reader, &mut told, &finder);
         let mut hits = Vec::new();
         for place in places {
-            hits.extend(tell(&mut lookup, &asked, place)?);
+            hits.extend(tell(&mut lookup, &asked, (place, options.sort))?);
         }
         Ok(Hits { total, hits, facets })
     }
@@ -198,7 +198,11 @@ fn facet(field: Exact, counts: BTreeMap<String, u64>, most: usize) -> Facet {
 }
 
 /// Tells a hit out of the record; none where the record has no such event.
-fn tell(lookup: &mut Lookup<'_>, asked: &Asked, place: Place) -> Result<Option<Hit>, SearchError> {
+fn tell(
+    lookup: &mut Lookup<'_>,
+    asked: &Asked,
+    (place, sort): (Place, Sort),
+) -> Result<Option<Hit>, SearchError> {
     let Some(event) = lookup.reader.get(place.seq())? else { return Ok(None) };
     let draft = draft(&event, lookup).ok().flatten().unwrap_or_default();
     let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -211,7 +215,7 @@ fn tell(lookup: &mut Lookup<'_>, asked: &Asked, place: Place) -> Result<Option<H
         seq: event.seq,
         at: event.at,
         kind: event.kind,
-        score: place.score(),
+        score: place.score(sort),
         value: draft.score,
         title: draft.title,
         snippet: snippet(asked, &draft.text),

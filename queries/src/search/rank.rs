@@ -6,13 +6,12 @@
 //! length (what tantivy counts of lengths is rounded and depends on merges), in whole numbers,
 //! whose sum does not depend on the order of adding.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tantivy::collector::{Collector, SegmentCollector};
-use tantivy::columnar::{Column, ColumnValues, StrColumn};
+use tantivy::columnar::{Cardinality, Column, ColumnValues, StrColumn};
 use tantivy::fieldnorm::FieldNormReader;
 use tantivy::postings::{Postings, SegmentPostings};
 use tantivy::query::Query;
@@ -33,7 +32,7 @@ const OFTEN: usize = 8;
 /// Documents that are looked at together.
 const BLOCK: usize = 64;
 /// Candidates that are kept before the worse half is dropped.
-const CANDIDATES: usize = 1024;
+const CANDIDATES: usize = 4096;
 
 /// In which order hits come. Ties are broken by event, the earlier first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,22 +51,27 @@ pub enum Sort {
     HighestScore,
 }
 
-/// A hit's place: what comes first is greater.
+/// A hit's place: what comes first is greater. The upper half is the key of the order, the lower
+/// one the event, so that among equal keys the earlier event is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
-    key: u64,
-    seq: Reverse<u64>,
-    pub(super) marks: u64,
-}
+pub(super) struct Place(u128);
 
 impl Place {
-    pub(super) fn seq(&self) -> u64 {
-        self.seq.0
+    fn new(key: u64, seq: u64) -> Self {
+        Self(u128::from(key) << 64 | u128::from(!seq))
     }
 
-    /// Returns how well the hit fits.
-    pub(super) fn score(&self) -> f32 {
-        (self.marks as f64 / UNIT) as f32
+    fn key(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    pub(super) fn seq(&self) -> u64 {
+        !(self.0 as u64)
+    }
+
+    /// Returns how well the hit fits, where hits are sorted by that.
+    pub(super) fn score(self, sort: Sort) -> f32 {
+        if sort == Sort::Best { (self.key() as f64 / UNIT) as f32 } else { 0.0 }
     }
 }
 
@@ -277,15 +281,22 @@ impl Counter {
 
     fn count(&mut self, docs: &[DocId]) {
         let Some(column) = &self.column else { return };
-        let ords = column.ords();
-        for doc in docs {
-            for ord in ords.values_for_doc(*doc) {
-                let at = usize::try_from(ord).unwrap_or(usize::MAX);
-                if let Some(count) = self.counts.get_mut(at) {
-                    *count += 1;
-                }
+        let (ords, counts) = (column.ords(), &mut self.counts);
+        let mut add = |ord: u64| {
+            let at = usize::try_from(ord).unwrap_or(usize::MAX);
+            if let Some(count) = counts.get_mut(at) {
+                *count += 1;
             }
+        };
+        if ords.get_cardinality() != Cardinality::Full {
+            docs.iter().for_each(|doc| ords.values_for_doc(*doc).for_each(&mut add));
+            return;
         }
+        // One value each: those of a block are read together.
+        let mut block = [0_u64; BLOCK];
+        let Some(block) = block.get_mut(..docs.len()) else { return };
+        ords.values.get_vals(docs, block);
+        block.iter().for_each(|ord| add(*ord));
     }
 
     fn finish(self) -> BTreeMap<String, u64> {
@@ -358,16 +369,16 @@ impl InSegment {
                 (Sort::HighestScore, Some(scores)) => scores.first(*doc).map_or(0, ascending),
                 _ => 0,
             };
-            self.first.offer(Place { key, seq: Reverse(*seq), marks: 0 });
+            self.first.offer(Place::new(key, *seq));
         }
     }
 
     /// Asks for the event only of documents that may be among the first.
     fn place_best(&mut self, docs: &[DocId], marks: &[u64; BLOCK]) {
         for (doc, marks) in docs.iter().zip(marks) {
-            if self.first.least.is_none_or(|least| *marks >= least.key) {
+            if self.first.least.is_none_or(|least| *marks >= least.key()) {
                 let seq = self.seqs.get_val(*doc);
-                self.first.offer(Place { key: *marks, seq: Reverse(seq), marks: *marks });
+                self.first.offer(Place::new(*marks, seq));
             }
         }
     }
