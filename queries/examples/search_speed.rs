@@ -150,6 +150,8 @@ fn bodies(notebook: &Notebook, n: usize) -> Made {
             track: episode.track.clone(),
             tools: episode.tool_names(),
             flags: episode.flags.clone(),
+            rules: Vec::new(),
+            redacted: 0,
         });
     }
     made

@@ -128,6 +128,7 @@ impl Made {
             stratum: "single-call".to_owned(),
             tool: String::new(),
             flags: vec![],
+            tools: vec![],
         };
         let spec = SuiteSpec {
             name: name.to_owned(),
@@ -135,6 +136,7 @@ impl Made {
             questions: "made".to_owned(),
             golds: vec![],
             wider: vec![],
+            ..SuiteSpec::default()
         };
         let manifest = SuiteManifest {
             schema: SUITE_SCHEMA,
@@ -143,6 +145,7 @@ impl Made {
             cases: vec![case],
             licences: vec![],
             attributions: vec![],
+            selected: None,
         };
         let body = self.put(&manifest);
         self.append(&SuiteBuilt {

@@ -209,6 +209,7 @@ fn suite(lab: &mut Lab) {
             stratum: stratum(index as u32).to_owned(),
             tool: tool.to_owned(),
             flags: vec![],
+            tools: vec![],
         }
     };
     let spec = SuiteSpec {
@@ -217,6 +218,7 @@ fn suite(lab: &mut Lab) {
         questions: "toolcall/train".to_owned(),
         golds: vec![],
         wider: vec![],
+        ..SuiteSpec::default()
     };
     let manifest = SuiteManifest {
         schema: SUITE_SCHEMA,
@@ -225,6 +227,7 @@ fn suite(lab: &mut Lab) {
         cases: (0..N as usize).map(case).collect(),
         licences: vec![],
         attributions: vec![],
+        selected: None,
     };
     let digest = Digest::of(&manifest.to_stored());
     let built = SuiteBuilt {

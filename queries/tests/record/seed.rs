@@ -37,6 +37,7 @@ fn toolcall() -> SuiteManifest {
         questions: "recorded/toolcall_azure".to_owned(),
         golds: vec!["toolcall/train".to_owned()],
         wider: vec!["structured/eval100".to_owned()],
+        ..SuiteSpec::default()
     };
     let questions = episodes("recorded/toolcall_azure", Format::RecordedAnswers, 1000);
     let golds = episodes("toolcall/train", Format::PromptCompletion, 0);
