@@ -1,8 +1,8 @@
 //! Readers: files of traces in, canonical episodes out, one file per format.
 //!
 //! A row that cannot be read becomes a rejection with its place and reason, and reading goes on.
-//! Only an input that cannot be read at all, or is not of the format, ends in an error. How rows may
-//! be laid out in a file, and how that is told, is written in `ingest/records.rs`.
+//! Only an input that cannot be read at all, or is not of the format, ends in an error. How rows
+//! may be laid out in a file, and how that is told, is written in `ingest/records.rs`.
 
 use std::fmt;
 use std::io::BufRead;

@@ -1,12 +1,12 @@
 //! Finding the files to ingest.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{self, BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use datasets::ingest::{self, Format};
 
-use crate::error::AppError;
+use crate::error::{AppError, Kind};
 
 /// Bytes that are looked at to tell the format.
 const HEAD: u64 = 64 * 1024;
@@ -70,7 +70,15 @@ fn is_data(path: &Path) -> bool {
 /// When it cannot be read.
 pub(super) fn head(path: &Path) -> Result<Vec<u8>, AppError> {
     let file = File::open(path).map_err(AppError::file(path))?;
-    ingest::head(BufReader::new(file), HEAD).map_err(AppError::file(path))
+    ingest::head(BufReader::new(file), HEAD).map_err(|error| unpacked(path, error))
+}
+
+/// A packed file that cannot be unpacked is bad input, not a bad disk.
+fn unpacked(path: &Path, error: io::Error) -> AppError {
+    if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::UnexpectedEof) {
+        return AppError::said(Kind::Input, format!("{}: {error}", path.display()));
+    }
+    AppError::file(path)(error)
 }
 
 /// Tells the format of a file by its first bytes.

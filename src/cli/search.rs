@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use ledger::catalogue::SearchSaved;
-use queries::search::{CaughtUp, Hits, Index, SavedSearch};
+use queries::search::{CaughtUp, Hit, Hits, Index, SavedSearch};
 use serde_json::{Value, json};
 
 use super::finding::{Finding, all_saved};
@@ -63,12 +63,26 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     let caught_up = index.catch_up(&reader)?;
     let options = search.options(args.offset, args.limit);
     let hits = index.search(&reader, (&search.query, &search.filters), &options)?;
-    let lines = hits.hits.iter().map(serde_json::to_value).collect::<Result<Vec<Value>, _>>()?;
+    let lines = hits.hits.iter().map(line).collect();
     let mut output = Output::lines(lines, text(&hits, caught_up));
     if !hits.facets.is_empty() {
         output = output.with_line(json!({ "facets": hits.facets, "total": hits.total }));
     }
     Ok(output)
+}
+
+fn line(hit: &Hit) -> Value {
+    json!({
+        "seq": hit.seq,
+        "at": hit.at,
+        "kind": hit.kind,
+        "score": hit.score,
+        "value": hit.value,
+        "title": hit.title,
+        "snippet": hit.snippet.text,
+        "highlights": hit.snippet.highlights,
+        "fields": hit.fields,
+    })
 }
 
 fn text(hits: &Hits, caught_up: CaughtUp) -> String {

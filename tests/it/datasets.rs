@@ -29,7 +29,7 @@ fn a_preview_freezes_nothing_and_the_dataset_is_what_it_said() {
     let bench = seed();
     split(&bench);
     let before = events(&bench);
-    let wish = ["dataset", "build", "flights", "--query", "flight OR airport", "--kind", "trace"];
+    let wish = ["dataset", "build", "places", "--query", "list OR find", "--kind", "trace"];
     let wish = [&wish[..], &["--source", "toolcall/train"]].concat();
     let preview = bench.run(&[&wish[..], &["--preview"]].concat()).ok().json();
     assert_eq!(events(&bench), before);
@@ -144,7 +144,7 @@ fn suites_are_picked_by_stratum_and_an_empty_one_is_an_error() {
     assert_eq!(built["suite"]["n"].as_u64().unwrap(), found);
     assert_eq!(built["suite"]["gold_against_gold"], 1.0);
     let short = bench.run(&[&wish[..], &["--per-stratum", "1000"]].concat()).fails(4);
-    assert!(short["message"].as_str().unwrap().contains("1000"), "{short}");
+    assert!(short["message"].as_str().unwrap().contains("1,000"), "{short}");
     let wish = ["suite", "build", "talks", "--questions", "hermes/hermes_test"];
     let wish = [&wish[..], &["--track", "calls", "--kind", "multi-turn"]].concat();
     let empty = bench.run(&wish).fails(4);

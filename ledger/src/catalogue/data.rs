@@ -1,5 +1,5 @@
-//! Streams `dataset/<name>`, `suite/<name>`, `cep/<name>` and `search/<name>`: frozen data, prefixes
-//! and saved searches.
+//! Streams `dataset/<name>`, `suite/<name>`, `cep/<name>` and `search/<name>`: frozen data,
+//! prefixes and saved searches.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

@@ -94,6 +94,9 @@ impl Mark {
     }
 }
 
+/// Most threads that one search takes.
+const SEARCH_THREADS: usize = 4;
+
 impl Index {
     /// Opens the index in the directory `path`, or makes an empty one where there is none or it
     /// cannot be used.
@@ -138,7 +141,12 @@ impl Index {
         Self::with(path, fields, index)
     }
 
-    fn with(path: &Path, fields: Fields, index: tantivy::Index) -> Result<Self, SearchError> {
+    fn with(path: &Path, fields: Fields, mut index: tantivy::Index) -> Result<Self, SearchError> {
+        // Segments are searched side by side: what everybody says is looked at in all of them.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        index
+            .set_multithread_executor(threads.min(SEARCH_THREADS))
+            .map_err(|source| failed(path, source))?;
         index.tokenizers().register(WORDS, of_documents());
         let reader = index
             .reader_builder()
