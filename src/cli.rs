@@ -109,7 +109,7 @@ enum Command {
     /// Serve a deployment over an OpenAI-compatible API
     Serve(serve::Args),
     /// Search traces, scored cases and decisions
-    Search(search::Args),
+    Search(Box<search::Args>),
     /// Do a run again and compare every fact
     Replay(replay::Args),
     /// Show the chain behind a deployment
@@ -343,7 +343,7 @@ fn dispatch(cli: Cli) -> Result<Output, AppError> {
         Command::Promote(args) => promote::run(globals, args),
         Command::Catalog(args) => catalog::run(globals, args),
         Command::Serve(args) => serve::run(globals, args),
-        Command::Search(args) => search::run(globals, args),
+        Command::Search(args) => search::run(globals, *args),
         Command::Replay(args) => replay::run(globals, args),
         Command::Why(args) => why::run(globals, args),
         Command::Verify(args) => verify::run(globals, args),

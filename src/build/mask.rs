@@ -67,7 +67,7 @@ pub fn mask(
         }
     };
     // A row whose prompt alone fills the limit cannot be trained on at all.
-    let kept = limit.checked_sub(prompt_ids.len()).unwrap_or_default().min(answer_ids.len());
+    let kept = limit.saturating_sub(prompt_ids.len()).min(answer_ids.len());
     if prompt_ids.len() >= limit {
         let shown = cut_at(&asked, &tokens.decode(prompt_ids.get(..limit).unwrap_or_default())?);
         add(Part::Prompt, asked.get(..shown).unwrap_or_default().to_owned());

@@ -2,6 +2,7 @@
 //! their gold.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use datasets::manifest::Stored as _;
 use datasets::{Episode, Gold, SplitSpec, SuiteManifest};
@@ -161,13 +162,15 @@ impl Suites {
         if is_test(suite) {
             return Ok(Err(format!("it is a question of test suite {}", suite.name)));
         }
-        if !self.golds.contains_key(&case.suite) {
-            let manifest = SuiteManifest::from_stored(&view.blobs().get(&suite.manifest)?)?;
-            let golds = manifest.cases.into_iter().map(|case| (case.id, case.gold_seq)).collect();
-            self.golds.insert(case.suite, golds);
-        }
-        let gold = self.golds.get(&case.suite).and_then(|golds| golds.get(&case.case));
-        Ok(gold.copied().ok_or_else(|| "its question stands in no dataset".to_owned()))
+        let golds = match self.golds.entry(case.suite) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let manifest = SuiteManifest::from_stored(&view.blobs().get(&suite.manifest)?)?;
+                let cases = manifest.cases.into_iter();
+                place.insert(cases.map(|case| (case.id, case.gold_seq)).collect())
+            }
+        };
+        Ok(golds.get(&case.case).copied().ok_or_else(|| "its question stands in no dataset".to_owned()))
     }
 }
 

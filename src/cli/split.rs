@@ -51,7 +51,6 @@ impl Sides {
             salt: self.salt.clone(),
             dev_fraction: self.dev_fraction,
             near_duplicate: NearDuplicate { threshold, ..NearDuplicate::default() },
-            ..SplitSpec::default()
         }
     }
 }
