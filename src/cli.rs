@@ -366,3 +366,12 @@ fn dispatch(cli: Cli) -> Result<Output, AppError> {
 pub fn command() -> clap::Command {
     Cli::command()
 }
+
+/// Brings a text onto one line of a terminal.
+fn one_line(text: &str) -> String {
+    let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match flat.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", flat.get(..end).unwrap_or_default()),
+        None => flat,
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use datasets::split::SplitError;
 use ledger::notebook::{AppendError, CreateError, OpenError};
 
 /// What kind of failure it is. Its number is the process's exit code.
@@ -133,7 +134,7 @@ pub enum AppError {
     Suite(#[from] datasets::suite::SuiteError),
     /// A split cannot be frozen.
     #[error(transparent)]
-    Split(#[from] datasets::split::SplitError),
+    Split(#[from] SplitError),
     /// A stored manifest cannot be read.
     #[error(transparent)]
     Manifest(#[from] datasets::manifest::ManifestError),
@@ -262,6 +263,9 @@ impl AppError {
             Self::Read(ledger::ReadError::NotANotebook { .. })
             | Self::Verify(ledger::VerifyError::Read(ledger::ReadError::NotANotebook { .. })) => {
                 NO_NOTEBOOK
+            }
+            Self::Split(SplitError::NoTrainRows { excluded: 0, .. }) => {
+                "all questions fell to the dev side: --dev-fraction 0 holds none out"
             }
             Self::Ingest(datasets::IngestError::NotOfFormat { .. }) => {
                 "name the format with --format; `ledger ingest --help` lists them"

@@ -137,7 +137,7 @@ pub enum SplitError {
     #[error("no rows to split")]
     NoRows,
     /// The training side is empty.
-    #[error("no row is left to train on: {dev} held out, {excluded} left out ({reasons})")]
+    #[error("no row is left to train on: {dev} held out, {excluded} left out{reasons}")]
     NoTrainRows {
         /// Rows held out.
         dev: usize,
@@ -294,10 +294,12 @@ fn verify(manifest: &SplitManifest) -> Result<(), SplitError> {
     if manifest.n(Side::Train) == 0 {
         let reasons = manifest.excluded_by_reason();
         let reasons: Vec<String> = reasons.iter().map(|c| format!("{}: {}", c.name, c.n)).collect();
+        let reasons =
+            if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
         return Err(SplitError::NoTrainRows {
             dev: manifest.rows.len(),
             excluded: manifest.excluded.len(),
-            reasons: reasons.join(", "),
+            reasons,
         });
     }
     let mut sides: BTreeMap<Digest, Side> = BTreeMap::new();

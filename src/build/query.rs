@@ -170,7 +170,10 @@ impl Suites {
                 place.insert(cases.map(|case| (case.id, case.gold_seq)).collect())
             }
         };
-        Ok(golds.get(&case.case).copied().ok_or_else(|| "its question stands in no dataset".to_owned()))
+        Ok(golds
+            .get(&case.case)
+            .copied()
+            .ok_or_else(|| "its question stands in no dataset".to_owned()))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::rows::View;
 /// What is searched for.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Finding {
-    /// Start from a saved search: one of the notebook, or one that ships (see --list)
+    /// Start from a saved search, as `ledger search --list` names them
     #[arg(long, value_name = "NAME")]
     saved: Option<String>,
     /// Only events of this kind or family: trace, case, rejection, feedback, report, decision

@@ -23,7 +23,7 @@ pub(super) struct Args {
     /// Format, where it cannot be told from the content
     #[arg(long, value_parser = format_parser())]
     format: Option<String>,
-    /// What is taken out before storing, as secrets,email,phone,card; or none
+    /// What is taken out before storing: secrets,email,phone,card,iban; or none
     #[arg(long, default_value = "secrets")]
     redact: String,
     /// Member of a row that names the person whom it is about, as user_id or metadata.user: such

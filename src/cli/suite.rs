@@ -8,7 +8,7 @@ use ledger::catalogue::{SuiteBuilt, TestLookedAt};
 use queries::projection::fold_all;
 use serde_json::json;
 
-use super::{Globals, Output};
+use super::{Globals, Output, one_line};
 use crate::build::{Suite, build_suite, load_suite, survey_suite};
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place};
@@ -190,8 +190,8 @@ fn show(globals: &Globals, name: &str, look: Option<&str>) -> Result<Output, App
             "\n{} [{}] {} -> {}",
             case.id,
             case.stratum,
-            case.query,
-            case.expected.text()
+            one_line(&case.query),
+            one_line(&case.expected.text())
         );
     }
     Output::document(&suite.manifest, text)

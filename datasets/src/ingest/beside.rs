@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Format, IngestError};
+use super::{Format, IngestError, opened};
 
 /// Most bytes that are read from all files beside one input.
 const BYTES_MAX: u64 = 256 << 20;
@@ -63,10 +63,10 @@ impl Beside {
         for file in Self::companions(path) {
             let rows = rows(&file, &mut left)?;
             if is_in(&file, DOCUMENTS) {
-                let stem = file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-                let stem = stem.unwrap_or_default();
+                let name = unpacked_name(&file);
+                let stem = name.strip_suffix(".json").unwrap_or(&name);
                 let known = CLASSES.iter().find(|(known, _)| *known == stem);
-                let class = known.map_or(stem.as_str(), |(_, class)| class).to_owned();
+                let class = known.map_or(stem, |(_, class)| class).to_owned();
                 beside.functions.insert(class, rows.into_iter().map(|(_, row)| row).collect());
             } else {
                 beside.take_answers(&file, rows)?;
@@ -92,13 +92,17 @@ impl Beside {
         if is_in(path, ANSWERS) || is_in(path, DOCUMENTS) {
             return found;
         }
-        let answers = beside(ANSWERS).map(|folder| folder.join(name));
-        found.extend(answers.filter(|file| file.is_file()));
         let name = name.to_string_lossy();
+        // Either of the two files may be packed.
+        let plain = name.strip_suffix(".gz").unwrap_or(&name);
+        if let Some(folder) = beside(ANSWERS) {
+            let files = [folder.join(plain), folder.join(format!("{plain}.gz"))];
+            found.extend(files.into_iter().find(|file| file.is_file()));
+        }
         if name.contains("multi_turn") || name.contains("web_search") {
             let entries = beside(DOCUMENTS).and_then(|folder| std::fs::read_dir(folder).ok());
             let files = entries.into_iter().flatten().flatten().map(|entry| entry.path());
-            let is_json = |file: &PathBuf| file.extension().is_some_and(|end| end == "json");
+            let is_json = |file: &PathBuf| unpacked_name(file).ends_with(".json");
             let mut documents: Vec<PathBuf> = files.filter(is_json).collect();
             documents.sort();
             found.extend(documents);
@@ -123,6 +127,12 @@ impl Beside {
     }
 }
 
+/// Returns a file's name without the end that says that it is packed.
+fn unpacked_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(".gz").unwrap_or(&name).to_owned()
+}
+
 fn is_in(path: &Path, folder: &str) -> bool {
     path.parent().and_then(Path::file_name).is_some_and(|name| name == folder)
 }
@@ -131,7 +141,7 @@ fn is_in(path: &Path, folder: &str) -> bool {
 fn rows(path: &Path, left: &mut u64) -> Result<Vec<(u64, Value)>, IngestError> {
     let failed = |row, source| IngestError::Io { file: path.display().to_string(), row, source };
     let file = File::open(path).map_err(|error| failed(0, error))?;
-    let mut input = BufReader::new(file.take(*left + 1));
+    let mut input = opened(BufReader::new(file)).take(*left + 1);
     let mut rows = Vec::new();
     let mut line = String::new();
     for row in 1.. {

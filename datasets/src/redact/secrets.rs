@@ -222,9 +222,10 @@ fn assigned(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
             (text.byte(end) == quote || text.byte(end) == b'\\').then_some(end)?
         }
         None => {
-            let ends = |b: u8| b.is_ascii_whitespace() || b"\"'`,;&<>()[]{}|\\".contains(&b);
+            let ends = |b: u8| b.is_ascii_whitespace() || b"\"'`,;<>()[]{}|\\".contains(&b);
             let end = text.run_most(start, VALUE_MAX + 1, |b| !ends(b));
-            start + text.part(start, end).trim_end_matches(['.', ':', '?']).len()
+            let value = before_parameter(text.part(start, end), text.byte(end));
+            start + value.trim_end_matches(['.', ':', '?']).len()
         }
     };
     let value = text.part(start, end);
@@ -235,6 +236,20 @@ fn assigned(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
 }
 
 /// Returns the end of a name that begins at a place, with a second word as in `api key`.
+/// Cuts a value where the next parameter of a query (`&name=`) or an escaped mark (`&quot;`) begins;
+/// another `&` may be part of a password. `next` stands behind the value.
+fn before_parameter(value: &str, next: u8) -> &str {
+    for (at, _) in value.match_indices('&') {
+        let rest = value.get(at + 1..).unwrap_or_default();
+        let name = rest.bytes().take_while(|&b| is_word(b) || matches!(b, b'-' | b'.')).count();
+        let ends = rest.is_empty() || (name == rest.len() && next == b';');
+        if ends || (name > 0 && rest.as_bytes().get(name) == Some(&b'=')) {
+            return value.get(..at).unwrap_or_default();
+        }
+    }
+    value
+}
+
 fn name_end(text: &Text<'_>, at: usize) -> Option<usize> {
     let is_name = |byte: u8| is_word(byte) || matches!(byte, b'-' | b'.');
     let end = text.run_most(at, NAME_MAX + 1, is_name);

@@ -22,6 +22,8 @@ pub(super) struct Arm {
 pub(super) struct Suite {
     pub(super) name: String,
     pub(super) questions: BTreeMap<String, String>,
+    /// Its questions are not to be read by chance: neither they nor answers to them are found.
+    pub(super) is_sealed: bool,
     /// Events of traces that each case came from.
     pub(super) rows: BTreeMap<String, Vec<u64>>,
 }
@@ -70,10 +72,14 @@ pub(super) fn suite_of(facts: &SuiteBuilt, blobs: &Blobs) -> Suite {
     let bytes = blobs.get(&facts.manifest).ok();
     let manifest = bytes.and_then(|bytes| SuiteManifest::from_stored(&bytes).ok());
     let mut suite = Suite { name: facts.name.clone(), ..Suite::default() };
+    suite.is_sealed = manifest.as_ref().is_some_and(SuiteManifest::is_sealed);
     for case in manifest.map(|manifest| manifest.cases).unwrap_or_default() {
         let rows = [Some(case.seq), Some(case.gold_seq), case.wider_seq];
         suite.rows.insert(case.id.clone(), rows.into_iter().flatten().collect());
-        suite.questions.insert(case.id, case.query);
+        // Whoever reads the questions of a sealed suite takes a look, which is an event.
+        if !suite.is_sealed {
+            suite.questions.insert(case.id, case.query);
+        }
     }
     suite
 }

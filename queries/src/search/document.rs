@@ -251,6 +251,7 @@ fn case(event: &Envelope, facts: &CaseScored, lookup: &mut Lookup<'_>) -> Draft 
         .with(Exact::Outcome, if facts.strict.exact { "passed" } else { "failed" })
         .say(&question);
     match &facts.answer {
+        Some(_) if suite.is_sealed => draft,
         Some(answer) => draft.say_body(answer, lookup.reader),
         None => draft,
     }

@@ -8,13 +8,13 @@ use serde_json::json;
 
 use super::super::finding::Finding;
 use super::super::split::Sides;
-use super::super::{Globals, Output};
+use super::super::{Globals, Output, one_line};
 use super::lines;
 use crate::build::{
     QueryRows, Split, SplitWish, build_split, rows_of_wish, split_facts, test_suites,
     wish_of_search,
 };
-use crate::error::AppError;
+use crate::error::{AppError, Kind};
 use crate::lab::Lab;
 use crate::rows::Traces;
 
@@ -59,7 +59,9 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     if is_preview {
         text = text.replace(", event 0", ", a preview: nothing was frozen");
     }
-    let _ = write!(text, "\n  kept out: {}", built.keep_out.join(", "));
+    if !built.keep_out.is_empty() {
+        let _ = write!(text, "\n  kept out: {}", built.keep_out.join(", "));
+    }
     for source in &built.duplicates {
         let _ = write!(
             text,
@@ -70,8 +72,8 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     left_out(&mut text, &built.rows);
     if is_preview {
         for (seq, episode) in built.rows.rows.iter().take(SHOWN) {
-            let query = episode.query.replace('\n', " ");
-            let _ = write!(text, "\n  event {seq} {query} -> {}", episode.gold_text());
+            let (asks, gold) = (one_line(&episode.query), one_line(&episode.gold_text()));
+            let _ = write!(text, "\n  event {seq} {asks} -> {gold}");
         }
     }
     let document = json!({
@@ -92,6 +94,9 @@ fn build(lab: &Lab<'_>, args: Args) -> Result<Built, AppError> {
     let how = (args.sides.spec(), keep_out.clone());
     let wish: SplitWish = wish_of_search(lab, &args.name, &search, how)?;
     let rows = rows_of_wish(&view, &Traces::list(&view)?, &wish)?;
+    if rows.rows.is_empty() {
+        return Err(no_rows(&rows));
+    }
     let episodes = rows.rows.iter().map(|(_, episode)| episode);
     let duplicates = duplicates_by_source(episodes, &wish.split.near_duplicate);
     let split = if args.preview {
@@ -103,6 +108,25 @@ fn build(lab: &Lab<'_>, args: Args) -> Result<Built, AppError> {
     Ok(Built { split, rows, duplicates, keep_out })
 }
 
+/// The failure of a search whose hits give no row.
+fn no_rows(rows: &QueryRows) -> AppError {
+    let why: Vec<String> =
+        reasons(rows).into_iter().map(|(reason, n)| format!("{n}: {reason}")).collect();
+    AppError::hinted(
+        Kind::Input,
+        format!("no rows: none of {} hits gives one ({})", rows.left_out.len(), why.join("; ")),
+        "rows are traces with a gold or a correction, and failed cases of dev suites",
+    )
+}
+
+fn reasons(rows: &QueryRows) -> BTreeMap<&str, u64> {
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    for (_, reason) in &rows.left_out {
+        *reasons.entry(reason).or_default() += 1;
+    }
+    reasons
+}
+
 fn left_out(text: &mut String, rows: &QueryRows) {
     if rows.left_out.len() <= LEFT_OUT_SHOWN {
         for (event, reason) in &rows.left_out {
@@ -110,11 +134,7 @@ fn left_out(text: &mut String, rows: &QueryRows) {
         }
         return;
     }
-    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
-    for (_, reason) in &rows.left_out {
-        *reasons.entry(reason).or_default() += 1;
-    }
-    for (reason, n) in reasons {
+    for (reason, n) in reasons(rows) {
         let _ = write!(text, "\n  {n} events gave no row: {reason}");
     }
 }

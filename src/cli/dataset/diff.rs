@@ -7,7 +7,7 @@ use datasets::{Side, SplitManifest};
 use ledger::Digest;
 use serde::Serialize;
 
-use super::super::{Globals, Output};
+use super::super::{Globals, Output, one_line};
 use crate::build::{Split, load_split};
 use crate::error::AppError;
 use crate::rows::{Traces, View};
@@ -115,7 +115,7 @@ fn text(
     );
     for (mark, events) in [("+", &diff.added), ("-", &diff.removed), ("~", &diff.moved)] {
         for seq in events.iter().take(NAMED) {
-            let query = traces.episode(*seq)?.query.replace('\n', " ");
+            let query = one_line(&traces.episode(*seq)?.query);
             let _ = writeln!(text, "{mark} event {seq} {query}");
         }
         if events.len() > NAMED {

@@ -113,6 +113,14 @@ fn write_all(
         }
         writer.finish()?;
     }
+    if unsaid.len() == split.manifest.rows.len() {
+        let reason = unsaid.first().map(|(_, reason)| reason.as_str()).unwrap_or_default();
+        return Err(AppError::hinted(
+            Kind::Refused,
+            format!("{format} cannot say any of {} rows: {reason}", unsaid.len()),
+            "take another format",
+        ));
+    }
     match unsaid.first() {
         Some((seq, reason)) if !skip => Err(AppError::hinted(
             Kind::Refused,

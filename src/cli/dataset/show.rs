@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 use datasets::{Episode, Side};
 use serde_json::json;
 
-use super::super::{Globals, Output, plot};
+use super::super::{Globals, Output, one_line, plot};
 use super::lines;
 use crate::build::{Bucket, Mask, Part, Profile, Split, Used, load_split, mask, profile};
 use crate::error::{AppError, Kind};
@@ -101,15 +101,6 @@ fn side_name(side: Side) -> &'static str {
     match side {
         Side::Train => "train",
         Side::Dev => "dev",
-    }
-}
-
-/// Brings a text onto one line of a terminal.
-fn one_line(text: &str) -> String {
-    let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match flat.char_indices().nth(100) {
-        Some((end, _)) => format!("{}…", flat.get(..end).unwrap_or_default()),
-        None => flat,
     }
 }
 
