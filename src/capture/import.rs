@@ -10,10 +10,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Identity;
-use super::files::{self, Found};
+use super::files::{self, Found, Walk};
 use super::known::{Known, Seen};
 use super::opened::{Asked, Fresh, Opened, Prepared};
-use crate::error::AppError;
+use crate::error::{AppError, Kind};
 use crate::eval::propose_cep;
 use crate::lab::{Lab, Place};
 
@@ -78,11 +78,11 @@ pub struct ImportReport {
 /// # Errors
 /// When a file cannot be read or is of no known format; rows that cannot be read are rejections.
 pub fn import(lab: &Lab<'_>, paths: &[PathBuf], asked: &Asked) -> Result<ImportReport, AppError> {
-    let mut report = ImportReport::default();
     let mut known = Known::list(&lab.view())?;
-    let found = files::found(paths)?;
-    let bar = lab.talk.bytes_bar(found.iter().map(|file| file.length).sum());
-    for file in &found {
+    let Walk { files, skipped } = files::found(paths)?;
+    let mut report = ImportReport { skipped, ..ImportReport::default() };
+    let bar = lab.talk.bytes_bar(files.iter().map(|file| file.length).sum());
+    for file in &files {
         if let Some(why) = passed_over(file, asked)? {
             report.skipped.push(format!("{}: {why}", file.path.display()));
             bar.inc(file.length);
@@ -218,7 +218,7 @@ fn import_file(
         ..FileReport::default()
     };
     let (pending, pending_bytes) = (Vec::new(), 0);
-    let mut appender = Appender { lab, opened, known, pending, pending_bytes, report };
+    let mut appender = Appender { lab, opened, known: &mut *known, pending, pending_bytes, report };
     let subjects = lab.notebook.blobs().subjects();
     let read = opened.for_each(subjects, progress, |row| appender.row(row));
     // What was read well before a failure stays.
@@ -234,6 +234,9 @@ fn import_file(
     }
     let stream = format!("trace/{}", facts.source);
     lab.record(&stream, &id, &facts, Place::default().measured(measured))?;
+    if !opened.is_personal {
+        known.put_file(&facts.source, &opened.path);
+    }
     Ok(report)
 }
 
@@ -278,7 +281,10 @@ impl Appender<'_> {
         let revises = match seen {
             Seen::Same => return Ok(false),
             Seen::New | Seen::OtherPending => None,
-            Seen::Other(seq) => Some(seq),
+            Seen::Other(seq) => {
+                self.refuse_other_file(source, &episode)?;
+                Some(seq)
+            }
         };
         self.report.revised += u64::from(revises.is_some());
         self.known.put(source, id, identity.content, None);
@@ -288,6 +294,27 @@ impl Appender<'_> {
         let facts = self.opened.trace_facts(&episode, (&identity, body), redacted);
         self.pending.push(Pending::Episode(Box::new(Coming { facts, stored, revises })));
         Ok(true)
+    }
+
+    /// Refuses to revise rows of a source that came from another file: two folders may have the
+    /// same name, and then these are other rows under the same ids.
+    fn refuse_other_file(&self, source: &str, episode: &Episode) -> Result<(), AppError> {
+        let opened = self.opened;
+        if opened.is_revision || opened.is_personal || *source != opened.source.name {
+            return Ok(());
+        }
+        let Some(other) = self.known.other_file(source, &opened.path) else { return Ok(()) };
+        let row = episode.source.location.row;
+        Err(AppError::hinted(
+            Kind::Conflict,
+            format!(
+                "{}: row {row} has an id that source {source} knows with other content, from {}",
+                opened.path.display(),
+                other.display()
+            ),
+            "if these are other rows, name their source with --source; if it is the same file, \
+             changed and moved, say --revise",
+        ))
     }
 
     fn flush(&mut self) -> Result<(), AppError> {

@@ -1,10 +1,11 @@
 //! Which episodes the record knows already, in little memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use ledger::Digest;
 use ledger::Facts as _;
-use ledger::catalogue::{TraceIngested, TraceRevised};
+use ledger::catalogue::{DatasetImported, TraceIngested, TraceRevised};
 
 use crate::error::AppError;
 use crate::rows::View;
@@ -20,6 +21,8 @@ const PENDING: u64 = u64::MAX;
 #[derive(Default)]
 pub(super) struct Known {
     by_id: BTreeMap<u64, (u64, u64)>,
+    /// Files that each source was read from.
+    files: BTreeMap<String, BTreeSet<PathBuf>>,
 }
 
 /// What the record knows of an episode that comes in.
@@ -40,6 +43,13 @@ impl Known {
         let mut known = Self::default();
         for event in view.events()? {
             let event = event?;
+            if event.kind == DatasetImported::KIND {
+                let facts: DatasetImported = event.facts()?;
+                if let Some(path) = event.measured.get("path").and_then(|path| path.as_str()) {
+                    known.put_file(&facts.source, Path::new(path));
+                }
+                continue;
+            }
             let trace = match event.kind.as_str() {
                 TraceIngested::KIND => event.facts::<TraceIngested>()?,
                 TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
@@ -48,6 +58,20 @@ impl Known {
             known.put(&trace.source, &trace.external_id, trace.content, Some(event.seq));
         }
         Ok(known)
+    }
+
+    /// Notes that a source was read from a file.
+    pub(super) fn put_file(&mut self, source: &str, path: &Path) {
+        self.files.entry(source.to_owned()).or_default().insert(real(path));
+    }
+
+    /// Returns another file that a source was read from, unless it was read from this one too.
+    pub(super) fn other_file(&self, source: &str, path: &Path) -> Option<&Path> {
+        let files = self.files.get(source)?;
+        if files.contains(&real(path)) {
+            return None;
+        }
+        files.first().map(PathBuf::as_path)
     }
 
     /// Says what is known of an episode.
@@ -64,6 +88,11 @@ impl Known {
     pub(super) fn put(&mut self, source: &str, id: &str, content: Digest, seq: Option<u64>) {
         self.by_id.insert(key(source, id), (seq.unwrap_or(PENDING), short(&content)));
     }
+}
+
+/// Names a file in one way, however its path was written.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
 
 fn key(source: &str, external_id: &str) -> u64 {

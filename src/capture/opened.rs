@@ -37,6 +37,10 @@ pub struct Asked {
     pub rules: Rules,
     /// Member of a row that names its subject.
     pub subject_field: Option<String>,
+    /// Name of the source, where it is not that of folder and file.
+    pub source: Option<String>,
+    /// Rows of a source that came from another file may be revised.
+    pub is_revision: bool,
 }
 
 /// A file of which it is known how it will be read.
@@ -48,6 +52,8 @@ pub struct Opened {
     /// Rows belong to subjects, or may belong to some: the log does not name the file, because its
     /// name may be that of the person.
     pub is_personal: bool,
+    /// Rows of its source that came from another file may be revised.
+    pub is_revision: bool,
     reading: Reading,
     /// What its bytes were when somebody looked whose rows they are.
     seen: Option<Digest>,
@@ -90,11 +96,15 @@ impl Opened {
             subject_field: asked.subject_field.clone(),
             rules: asked.rules.clone(),
         };
-        let mut opened = Self { path, source, is_personal: false, reading, seen: None };
-        opened.is_personal = asked.subject_field.is_some() || opened.may_be_personal()?;
-        source = opened.source.clone();
-        if opened.is_personal || format.is_conversation() {
-            opened.source = source.of_conversation(&opened.path);
+        if let Some(name) = &asked.source {
+            source.name.clone_from(name);
+        }
+        let is_revision = asked.is_revision;
+        let mut opened =
+            Self { path, source, is_personal: false, is_revision, reading, seen: None };
+        opened.is_personal = opened.may_be_personal()?;
+        if asked.source.is_none() && (opened.is_personal || format.is_conversation()) {
+            opened.source = opened.source.of_conversation(&opened.path);
         }
         Ok(opened)
     }
@@ -112,17 +122,29 @@ impl Opened {
     /// Looks through formats that may name somebody in any row. Of a conversation without a
     /// readable answer nobody can say whose it is.
     fn may_be_personal(&mut self) -> Result<bool, AppError> {
-        if !matches!(self.reading.format, Format::Episodes | Format::LangfuseExport) {
+        let format = self.reading.format;
+        let field = self.reading.subject_field.clone();
+        if field.is_none() && !matches!(format, Format::Episodes | Format::LangfuseExport) {
             return Ok(false);
         }
-        let (mut rows, mut personal) = (0_u64, false);
+        let (mut rows, mut personal, mut named) = (0_u64, false, false);
         let digest = self.parse(&|_| (), |row| {
             rows += 1;
             personal |= row.is_personal;
+            named |= row.is_personal && row.result.is_ok();
             true
         })?;
         self.seen = Some(digest);
-        Ok(personal || (rows == 0 && self.reading.format.is_conversation()))
+        // A name that is written wrong must not leave everybody's rows in plain.
+        if let Some(field) = field.filter(|_| rows > 0 && !named) {
+            let what = format!("{}: no row has the member {field:?}", self.path.display());
+            return Err(AppError::hinted(
+                Kind::Input,
+                what,
+                "name the member that says whose a row is, as user_id or metadata.user",
+            ));
+        }
+        Ok(personal || (rows == 0 && format.is_conversation()))
     }
 
     /// Parses all rows; `take` says whether to go on. Returns the digest of the file.
@@ -173,7 +195,9 @@ impl Opened {
             let what = format!("{} changed while it was read", self.path.display());
             return Err(AppError::hinted(Kind::Input, what, "read it again when it is at rest"));
         }
-        facts.file = if self.is_committed() { committed_file(digest, subjects)? } else { digest };
+        // A digest of what was taken out could be guessed, as of the digits of a phone number.
+        let is_committed = self.is_committed() || facts.redacted > 0;
+        facts.file = if is_committed { committed_file(digest, subjects)? } else { digest };
         Ok(facts)
     }
 
@@ -191,7 +215,8 @@ impl Opened {
                 facts.accepted += 1;
             } else {
                 facts.rejected += 1;
-                if self.is_committed() {
+                // What a rule would have taken out stands in the row that nobody could read.
+                if self.is_committed() || !self.rules().is_empty() {
                     fresh.row.content = committed("row", fresh.row.content, subjects)?;
                 }
             }

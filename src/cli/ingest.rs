@@ -30,6 +30,12 @@ pub(super) struct Args {
     /// rows are encrypted under that person's key, which `ledger forget` destroys
     #[arg(long, value_name = "MEMBER")]
     subject_field: Option<String>,
+    /// Name of the rows' source [default: folder/file]
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// The file is a newer version of one that lay elsewhere: changed rows are revised
+    #[arg(long)]
+    revise: bool,
 }
 
 fn format_parser() -> clap::builder::PossibleValuesParser {
@@ -41,6 +47,8 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
         format: args.format.as_deref().map(str::parse).transpose()?,
         rules: args.redact.parse::<Rules>()?,
         subject_field: args.subject_field,
+        source: args.source,
+        is_revision: args.revise,
     };
     let report = globals.with_lab(|lab| import(lab, &args.paths, &asked))?;
     Output::document(&report, text(&report))

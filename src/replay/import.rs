@@ -62,6 +62,8 @@ fn asked(facts: &DatasetImported) -> Result<Asked, AppError> {
         format: Some(Format::from_str(&facts.format)?),
         rules: Rules::from_names(&facts.rules)?,
         subject_field: facts.subject_field.clone(),
+        source: Some(facts.source.clone()),
+        is_revision: true,
     })
 }
 

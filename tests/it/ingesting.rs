@@ -169,3 +169,54 @@ fn a_folder_of_samples_is_read_the_same_at_any_time() {
     };
     assert_eq!(digests(&bench), digests(&other));
 }
+
+#[test]
+fn odd_things_in_a_folder_are_passed_over_and_told() {
+    let bench = Bench::with_notebook();
+    write(&bench, "in/a.JSONL", &[chat("one?", "1")]);
+    fs::write(bench.path("in/b.csv"), "a,b").unwrap();
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, bench.path(name)).unwrap();
+    link(".", "in/loop");
+    link("absent", "in/broken.jsonl");
+    let fifo = bench.path("in/pipe.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let report = bench.run(&["ingest", bench.path("in").to_str().unwrap()]).ok().json();
+    assert_eq!(report["accepted"], 1);
+    let skipped = report["skipped"].to_string();
+    for name in ["b.csv", "loop", "broken.jsonl", "pipe.jsonl"] {
+        assert!(skipped.contains(name), "{name} is not in {skipped}");
+    }
+    bench.run(&["ingest", fifo.to_str().unwrap()]).fails(4);
+}
+
+#[test]
+fn other_rows_of_the_same_name_are_not_taken_for_revisions() {
+    let bench = Bench::with_notebook();
+    let row = |question: &str| {
+        let mut row = chat(question, "1");
+        row["id"] = json!("7");
+        row
+    };
+    let one = write(&bench, "one/data/train.jsonl", &[row("first?")]);
+    let two = write(&bench, "two/data/train.jsonl", &[row("second?")]);
+    bench.run(&["ingest", &one]).ok();
+    let error = bench.run(&["ingest", &two]).fails(10);
+    assert!(error["hint"].as_str().unwrap().contains("--source"), "{error}");
+    assert_eq!(bench.run(&["ingest", "--source", "two", &two]).ok().json()["accepted"], 1);
+    // The same file, changed where it lies, or moved and said to be so.
+    write(&bench, "one/data/train.jsonl", &[row("third?")]);
+    assert_eq!(bench.run(&["ingest", &one]).ok().json()["files"][0]["revised"], 1);
+    assert_eq!(bench.run(&["ingest", "--revise", &two]).ok().json()["files"][0]["revised"], 1);
+}
+
+#[test]
+fn a_subject_field_that_no_row_has_stores_nothing() {
+    let bench = Bench::with_notebook();
+    let mut row = chat("Where is the heliotrope?", "Here.");
+    row["user_id"] = json!("ann");
+    let path = write(&bench, "in/rows.jsonl", &[row]);
+    let before = bench.run(&["status"]).ok().json()["events"].clone();
+    let error = bench.run(&["ingest", "--subject-field", "userid", &path]).fails(4);
+    assert!(error["message"].as_str().unwrap().contains("userid"), "{error}");
+    assert_eq!(bench.run(&["status"]).ok().json()["events"], before);
+}

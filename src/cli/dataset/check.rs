@@ -11,7 +11,8 @@ use crate::error::{AppError, Kind};
 use crate::rows::{Traces, View};
 
 /// Show what two sets of rows share: ids, questions whatever the template, prompts, questions
-/// inside of prompts, near duplicates. Fails where they are not clean of each other.
+/// inside of prompts, near duplicates. Fails where they share anything but ids, which need not mean
+/// the same in two sources.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// What is learnt from: a source, or dataset:NAME
