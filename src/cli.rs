@@ -369,7 +369,9 @@ pub fn command() -> clap::Command {
 
 /// Brings a text onto one line of a terminal.
 fn one_line(text: &str) -> String {
-    let flat: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // Text that came from elsewhere must not steer a terminal.
+    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let flat: String = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     match flat.char_indices().nth(100) {
         Some((end, _)) => format!("{}…", flat.get(..end).unwrap_or_default()),
         None => flat,

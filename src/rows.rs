@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use datasets::Episode;
 use datasets::manifest::Stored as _;
-use ledger::catalogue::{TraceIngested, TraceRevised};
+use datasets::split::RowRef;
+use datasets::{Episode, Gold};
+use ledger::catalogue::{FeedbackRecorded, TraceIngested, TraceRevised};
 use ledger::{Blobs, Digest, Envelope, Facts, ReadError, Reader};
 
+use crate::build::CORRECTION;
 use crate::error::{AppError, Kind};
 
 /// The record up to an event: what somebody at that point could know.
@@ -82,6 +84,20 @@ pub struct Traces {
     by_seq: BTreeMap<u64, TraceIngested>,
     /// (source, external id) -> newest event, so that a revised trace is taken in its last form.
     newest: BTreeMap<(String, String), u64>,
+    /// Feedback event -> the calls that should have come.
+    corrections: BTreeMap<u64, Gold>,
+    /// Response or trace id -> its newest correction.
+    corrected: BTreeMap<String, u64>,
+}
+
+/// What a correction says of a trace.
+pub enum Correction {
+    /// There is none.
+    None,
+    /// The newest one, by its event.
+    By(u64),
+    /// Its id is that of several traces, so that nobody can say which one is meant.
+    Ambiguous,
 }
 
 impl Traces {
@@ -90,10 +106,19 @@ impl Traces {
     /// # Errors
     /// When the record cannot be read.
     pub fn list(view: &View) -> Result<Self, AppError> {
-        let (by_seq, newest) = (BTreeMap::new(), BTreeMap::new());
-        let mut traces = Self { blobs: view.blobs().clone(), by_seq, newest };
+        let mut traces = Self {
+            blobs: view.blobs().clone(),
+            by_seq: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            corrections: BTreeMap::new(),
+            corrected: BTreeMap::new(),
+        };
         for event in view.events()? {
             let event = event?;
+            if event.kind == FeedbackRecorded::KIND {
+                traces.take_feedback(event.seq, event.facts()?);
+                continue;
+            }
             let trace = match event.kind.as_str() {
                 TraceIngested::KIND => event.facts::<TraceIngested>()?,
                 TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
@@ -114,6 +139,54 @@ impl Traces {
                 Some((id.clone(), (Some(*seq), self.by_seq.get(seq)?.content)))
             })
             .collect()
+    }
+
+    fn take_feedback(&mut self, seq: u64, feedback: FeedbackRecorded) {
+        let text = feedback.value.as_str().filter(|_| feedback.name == CORRECTION);
+        if let Some(Ok(calls)) = text.map(datasets::gold::read_calls) {
+            self.corrections.insert(seq, Gold::Calls { calls });
+            self.corrected.insert(feedback.target, seq);
+        }
+    }
+
+    /// Says what corrections say of a trace.
+    pub fn correction(&self, seq: u64) -> Correction {
+        let Some(trace) = self.by_seq.get(&seq) else { return Correction::None };
+        let Some(event) = self.corrected.get(&trace.external_id) else { return Correction::None };
+        let same = self.newest.keys().filter(|(_, id)| *id == trace.external_id);
+        if same.count() > 1 { Correction::Ambiguous } else { Correction::By(*event) }
+    }
+
+    /// Reads an episode with a correction in the place of its gold.
+    ///
+    /// # Errors
+    /// When the event is no trace, its body is missing or damaged, or there is no such correction.
+    pub fn corrected(&self, seq: u64, correction: Option<u64>) -> Result<Episode, AppError> {
+        let mut episode = self.episode(seq)?;
+        let Some(event) = correction else { return Ok(episode) };
+        let gold = self.corrections.get(&event).ok_or_else(|| {
+            AppError::said(Kind::Damaged, format!("event {event} is no correction"))
+        })?;
+        episode.gold = gold.clone();
+        episode.add_flag("gold.corrected");
+        episode.schema = episode.lowest_schema();
+        Ok(episode)
+    }
+
+    /// Reads a row of a dataset as it was frozen.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not what was frozen.
+    pub fn row(&self, row: &RowRef) -> Result<Episode, AppError> {
+        let episode = self.corrected(row.seq, row.correction)?;
+        if episode.content_digest() == row.content {
+            return Ok(episode);
+        }
+        Err(AppError::hinted(
+            Kind::Damaged,
+            format!("row {} is not what the dataset froze", row.seq),
+            "a dataset of corrections that an older version built must be built again",
+        ))
     }
 
     /// Returns the facts of a trace.
@@ -192,6 +265,8 @@ impl Traces {
             rows.extend(found);
         }
         rows.sort_by_key(|(seq, _)| *seq);
+        // A source that is named twice is still one source.
+        rows.dedup_by_key(|(seq, _)| *seq);
         Ok(rows)
     }
 }

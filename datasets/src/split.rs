@@ -112,6 +112,9 @@ pub struct RowRef {
     pub stratum: String,
     /// Side.
     pub side: Side,
+    /// Event of the feedback whose correction takes the place of the gold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correction: Option<u64>,
 }
 
 /// Reference to a row that was left out.
@@ -184,6 +187,7 @@ impl SplitManifest {
         let mut plain = self.clone();
         for row in &mut plain.rows {
             (row.seq, row.episode) = (0, nothing);
+            row.correction = row.correction.map(|_| 0);
         }
         for row in &mut plain.excluded {
             (row.seq, row.episode) = (0, nothing);
@@ -418,7 +422,7 @@ impl<'a> Builder<'a> {
         self.attributions.insert(row.attribution.clone());
         let group = Digest::of(asked.query.as_bytes());
         let stratum = stratum_of(row);
-        self.kept.push(RowRef { seq, episode, content, group, stratum, side });
+        self.kept.push(RowRef { seq, episode, content, group, stratum, side, correction: None });
     }
 
     /// Returns why a row is left out whatever the other rows are, and the case that it repeats.

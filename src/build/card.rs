@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use datasets::Side;
 use datasets::export::card::{CardFacts, FileFacts, Leakage, Lengths, SourceFacts};
+use datasets::split::RowRef;
 
 use super::Split;
 use crate::error::AppError;
@@ -24,7 +25,7 @@ pub fn card(
     let facts = &split.facts;
     let mut gathered = Gathered::default();
     for row in &split.manifest.rows {
-        gathered.add(traces, row.seq)?;
+        gathered.add(traces, row)?;
     }
     let near = |reason: &str| reason.starts_with("near duplicate");
     let published = view.get(split.event)?.map(|event| event.at.format("%Y-%m-%d").to_string());
@@ -69,15 +70,15 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, traces: &Traces, seq: u64) -> Result<(), AppError> {
-        let episode = traces.episode(seq)?;
+    fn add(&mut self, traces: &Traces, row: &RowRef) -> Result<(), AppError> {
+        let episode = traces.row(row)?;
         for call in episode.gold.calls() {
             *self.tools.entry(call.name.clone()).or_default() += 1;
         }
         let prompt = episode.prompt_turns().iter().map(|turn| turn.content.chars().count());
         let length = prompt.sum::<usize>() + episode.gold_text().chars().count();
         self.lengths.push(length as u64);
-        if let Some(facts) = traces.facts(seq) {
+        if let Some(facts) = traces.facts(row.seq) {
             facts.rules.iter().for_each(|rule| *self.rules.entry(rule.clone()).or_default() += 1);
             self.redacted += facts.redacted;
         }

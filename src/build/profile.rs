@@ -61,7 +61,7 @@ pub fn profile(split: &Split, traces: &Traces) -> Result<Profile, AppError> {
     for side in [Side::Train, Side::Dev] {
         for row in split.manifest.side(side) {
             let rules = traces.facts(row.seq).map(|facts| facts.rules.as_slice());
-            counts.add(&traces.episode(row.seq)?, rules.unwrap_or_default());
+            counts.add(&traces.row(row)?, rules.unwrap_or_default());
         }
     }
     Ok(counts.profile())

@@ -3,18 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::time::Duration;
 
 use datasets::manifest::Stored as _;
-use datasets::{Episode, Gold, SplitSpec, SuiteManifest};
-use ledger::catalogue::{CaseScored, FeedbackRecorded, SuiteBuilt, TraceIngested, TraceRevised};
+use datasets::{Episode, Gold, SplitSpec, SuiteManifest, SuiteSpec};
+use ledger::catalogue::{CaseScored, FeedbackRecorded, SuiteBuilt};
 use ledger::{Digest, Facts as _};
 use queries::search::{Index, Options, SavedSearch};
 
 use super::DEV_OF;
 use super::split::{SplitSource, SplitWish};
 use crate::error::{AppError, Kind};
-use crate::lab::Lab;
-use crate::rows::{Traces, View};
+use crate::lab::{Lab, body_ref};
+use crate::rows::{Correction, Traces, View};
+
+/// How often, and how long each time, another process is waited for that keeps the index up.
+const WAITS: u32 = 50;
+const WAIT: Duration = Duration::from_millis(100);
 
 /// Name of the feedback that carries the answer that should have come.
 pub const CORRECTION: &str = "correction";
@@ -26,6 +31,18 @@ pub struct QueryRows {
     pub rows: Vec<(u64, Episode)>,
     /// Events that gave no row, with the reason.
     pub left_out: Vec<(u64, String)>,
+    /// Corrections that were applied: row -> feedback event.
+    pub corrections: BTreeMap<u64, u64>,
+}
+
+/// A search that was made, and what a dataset of its hits should be.
+pub struct Searched {
+    /// The wish, which names the body with the hits.
+    pub wish: SplitWish,
+    /// Events that were found.
+    pub hits: Vec<u64>,
+    /// The body with them, which must be stored before the dataset is built.
+    pub bytes: Vec<u8>,
 }
 
 /// Turns a search into the wish for a dataset: its hits are frozen in a body that the wish names.
@@ -37,10 +54,18 @@ pub fn wish_of_search(
     name: &str,
     search: &SavedSearch,
     (split, keep_out): (SplitSpec, Vec<String>),
-) -> Result<SplitWish, AppError> {
+) -> Result<Searched, AppError> {
     let reader = lab.notebook.reader();
     let mut index = Index::open_or_rebuild(&lab.notebook.dir().join("index"))?;
-    let caught_up = index.catch_up(&reader)?;
+    let mut caught_up = index.catch_up(&reader)?;
+    // Whoever keeps the index up commits about twice a second.
+    for _ in 0..WAITS {
+        if caught_up.next >= caught_up.head {
+            break;
+        }
+        std::thread::sleep(WAIT);
+        caught_up = index.catch_up(&reader)?;
+    }
     if caught_up.next < caught_up.head {
         let behind = caught_up.head - caught_up.next;
         return Err(AppError::hinted(
@@ -59,33 +84,52 @@ pub fn wish_of_search(
             "try it with `ledger search` first",
         ));
     }
-    let source = SplitSource::Search {
-        search: serde_json::to_value(search)?,
-        n: hits.len() as u64,
-        hits: lab.notebook.blobs().put(&serde_json::to_vec(&hits)?)?,
-    };
-    Ok(SplitWish { name: name.to_owned(), source, split, keep_out, check: Vec::new() })
+    let bytes = serde_json::to_vec(&hits)?;
+    let (search, n) = (serde_json::to_value(search)?, hits.len() as u64);
+    let source = SplitSource::Search { search, n, hits: body_ref(&bytes) };
+    // In which order suites are named says nothing.
+    let mut keep_out = keep_out;
+    keep_out.sort();
+    keep_out.dedup();
+    let wish = SplitWish { name: name.to_owned(), source, split, keep_out, check: Vec::new() };
+    Ok(Searched { wish, hits, bytes })
 }
 
-/// Names the test suites of a notebook: those whose questions are no dev side of a dataset.
+/// Names the test suites of a notebook, also those whose name another has by now: suites whose
+/// questions are not all of dev sides of datasets.
 ///
 /// # Errors
 /// When the record cannot be read.
 pub fn test_suites(view: &View) -> Result<Vec<String>, AppError> {
-    let mut newest: BTreeMap<String, bool> = BTreeMap::new();
+    let mut newest: BTreeMap<String, Digest> = BTreeMap::new();
+    let mut tests: BTreeMap<Digest, String> = BTreeMap::new();
     for event in view.events()? {
         let event = event?;
         if event.kind == SuiteBuilt::KIND {
             let facts: SuiteBuilt = event.facts()?;
-            newest.insert(facts.name.clone(), is_test(&facts));
+            newest.insert(facts.name.clone(), facts.suite);
+            if is_test(&facts)? {
+                tests.insert(facts.suite, facts.name);
+            }
         }
     }
-    Ok(newest.into_iter().filter(|(_, test)| *test).map(|(name, _)| name).collect())
+    // Scores may stand on a suite though another has its name by now: that one goes by identity.
+    let name = |(suite, name): (Digest, String)| {
+        if newest.get(&name) == Some(&suite) { name } else { suite.to_string() }
+    };
+    let mut names: Vec<String> = tests.into_iter().map(name).collect();
+    names.sort();
+    Ok(names)
 }
 
-fn is_test(suite: &SuiteBuilt) -> bool {
-    let questions = suite.spec.get("questions").and_then(serde_json::Value::as_str);
-    !questions.is_some_and(|questions| questions.starts_with(DEV_OF))
+fn is_test(suite: &SuiteBuilt) -> Result<bool, AppError> {
+    let spec: SuiteSpec = serde_json::from_value(suite.spec.clone())?;
+    Ok(!is_of_dev(&spec))
+}
+
+/// Says whether all questions of a suite are of dev sides: only then may choices be made on it.
+pub fn is_of_dev(spec: &SuiteSpec) -> bool {
+    spec.sources().iter().all(|source| source.starts_with(DEV_OF))
 }
 
 /// Reads the rows behind events that a search found.
@@ -97,12 +141,11 @@ fn is_test(suite: &SuiteBuilt) -> bool {
 /// # Errors
 /// When the record cannot be read or a body is missing or damaged.
 pub fn rows_of_query(view: &View, traces: &Traces, hits: &[u64]) -> Result<QueryRows, AppError> {
-    let corrections = corrections(view)?;
     let mut suites = Suites::default();
-    let mut found: BTreeMap<u64, Episode> = BTreeMap::new();
+    let mut found: BTreeMap<u64, (Episode, Option<u64>)> = BTreeMap::new();
     let mut left_out = Vec::new();
     for hit in hits {
-        let seq = match row_of(view, *hit, &mut suites)? {
+        let seq = match row_of((view, traces), *hit, &mut suites)? {
             Ok(seq) => seq,
             Err(why) => {
                 left_out.push((*hit, why));
@@ -113,25 +156,42 @@ pub fn rows_of_query(view: &View, traces: &Traces, hits: &[u64]) -> Result<Query
             left_out.push((*hit, "it belongs to a subject".to_owned()));
             continue;
         }
-        let mut episode = traces.episode(seq)?;
-        if let Some(gold) = corrections.get(&episode.source.external_id) {
-            episode.gold = gold.clone();
-            episode.add_flag("gold.corrected");
-        }
+        let correction = match traces.correction(seq) {
+            Correction::None => None,
+            Correction::By(event) => Some(event),
+            Correction::Ambiguous => {
+                let why = "its correction names an id that several sources have";
+                left_out.push((*hit, why.to_owned()));
+                continue;
+            }
+        };
+        let episode = traces.corrected(seq, correction)?;
         if episode.gold == Gold::None {
             left_out.push((*hit, "no gold: send a correction as feedback".to_owned()));
             continue;
         }
-        found.insert(seq, episode);
+        found.insert(seq, (episode, correction));
     }
-    Ok(QueryRows { rows: found.into_iter().collect(), left_out })
+    let mut rows = QueryRows { left_out, ..QueryRows::default() };
+    for (seq, (episode, correction)) in found {
+        rows.rows.push((seq, episode));
+        rows.corrections.extend(correction.map(|event| (seq, event)));
+    }
+    Ok(rows)
 }
 
 /// Returns the event of the row behind a hit, or why there is none.
-fn row_of(view: &View, hit: u64, suites: &mut Suites) -> Result<Result<u64, String>, AppError> {
+fn row_of(
+    (view, traces): (&View, &Traces),
+    hit: u64,
+    suites: &mut Suites,
+) -> Result<Result<u64, String>, AppError> {
+    // Most hits are traces, and what is known of those is at hand.
+    if traces.facts(hit).is_some() {
+        return Ok(Ok(hit));
+    }
     let Some(event) = view.get(hit)? else { return Ok(Err("no such event".to_owned())) };
     Ok(match event.kind.as_str() {
-        TraceIngested::KIND | TraceRevised::KIND => Ok(hit),
         CaseScored::KIND => suites.question_of(view, &event.facts()?)?,
         kind => Err(format!("a {kind} is no row")),
     })
@@ -159,7 +219,7 @@ impl Suites {
         let Some(suite) = known.get(&case.suite) else {
             return Ok(Err("its suite is not in this record".to_owned()));
         };
-        if is_test(suite) {
+        if is_test(suite)? {
             return Ok(Err(format!("it is a question of test suite {}", suite.name)));
         }
         let golds = match self.golds.entry(case.suite) {
@@ -187,23 +247,6 @@ fn suites(view: &View) -> Result<BTreeMap<Digest, SuiteBuilt>, AppError> {
         }
     }
     Ok(suites)
-}
-
-/// Lists the newest correction of each response or trace id.
-fn corrections(view: &View) -> Result<BTreeMap<String, Gold>, AppError> {
-    let mut corrections = BTreeMap::new();
-    for event in view.events()? {
-        let event = event?;
-        if event.kind != FeedbackRecorded::KIND {
-            continue;
-        }
-        let feedback: FeedbackRecorded = event.facts()?;
-        let text = feedback.value.as_str().filter(|_| feedback.name == CORRECTION);
-        if let Some(Ok(calls)) = text.map(datasets::gold::read_calls) {
-            corrections.insert(feedback.target, Gold::Calls { calls });
-        }
-    }
-    Ok(corrections)
 }
 
 /// Makes the request key of a piece of feedback.

@@ -73,6 +73,18 @@ pub struct Split {
 /// When a source or suite is unknown, or the split is refused.
 pub fn build_split(lab: &Lab<'_>, wish: &SplitWish) -> Result<Split, AppError> {
     let (facts, manifest) = split_facts(&lab.view(), wish)?;
+    record_split(lab, wish, (facts, manifest))
+}
+
+/// Records a dataset that was built.
+///
+/// # Errors
+/// When the record refuses it.
+pub fn record_split(
+    lab: &Lab<'_>,
+    wish: &SplitWish,
+    (facts, manifest): (SplitBuilt, SplitManifest),
+) -> Result<Split, AppError> {
     lab.notebook.blobs().put(&manifest.to_stored())?;
     let newest = lab.view().newest(|known: &SplitBuilt| known.name == wish.name)?;
     if let Some((event, known)) = &newest
@@ -92,13 +104,27 @@ pub fn build_split(lab: &Lab<'_>, wish: &SplitWish) -> Result<Split, AppError> {
 /// # Errors
 /// As [`build_split`].
 pub fn split_facts(view: &View, wish: &SplitWish) -> Result<(SplitBuilt, SplitManifest), AppError> {
-    let traces = Traces::list(view)?;
-    let rows = rows_of_wish(view, &traces, wish)?.rows;
+    split_of(view, wish, &rows_of_wish(view, &Traces::list(view)?, wish)?)
+}
+
+/// Builds a dataset of rows that were read, without recording it.
+///
+/// # Errors
+/// As [`build_split`].
+pub fn split_of(
+    view: &View,
+    wish: &SplitWish,
+    read: &QueryRows,
+) -> Result<(SplitBuilt, SplitManifest), AppError> {
+    let rows = read.rows.as_slice();
     let suites = |names: &[String]| -> Result<Vec<SuiteManifest>, AppError> {
         names.iter().map(|name| Ok(load_suite(view, name)?.manifest)).collect()
     };
     let keep_out = suites(&wish.keep_out)?;
-    let manifest = datasets::split::build_split(&wish.split, &rows, &keep_out)?;
+    let mut manifest = datasets::split::build_split(&wish.split, rows, &keep_out)?;
+    for row in &mut manifest.rows {
+        row.correction = read.corrections.get(&row.seq).copied();
+    }
     let facts = SplitBuilt {
         name: wish.name.clone(),
         spec: serde_json::to_value(wish)?,
@@ -109,7 +135,7 @@ pub fn split_facts(view: &View, wish: &SplitWish) -> Result<(SplitBuilt, SplitMa
         excluded: manifest.excluded_by_reason(),
         strata: manifest.strata(),
         licences: manifest.licences.clone(),
-        leakage: leakage(&manifest, &rows, &suites(&wish.check)?),
+        leakage: leakage(&manifest, rows, &suites(&wish.check)?),
     };
     Ok((facts, manifest))
 }
@@ -118,10 +144,14 @@ pub fn split_facts(view: &View, wish: &SplitWish) -> Result<(SplitBuilt, SplitMa
 ///
 /// # Errors
 /// When a source is unknown, or a body is missing or damaged.
-pub fn rows_of_wish(view: &View, traces: &Traces, wish: &SplitWish) -> Result<QueryRows, AppError> {
+pub(super) fn rows_of_wish(
+    view: &View,
+    traces: &Traces,
+    wish: &SplitWish,
+) -> Result<QueryRows, AppError> {
     match &wish.source {
         SplitSource::Sources { sources } => {
-            Ok(QueryRows { rows: traces.of_sources(sources)?, left_out: Vec::new() })
+            Ok(QueryRows { rows: traces.of_sources(sources)?, ..QueryRows::default() })
         }
         SplitSource::Query { hits, .. } => rows_of_query(view, traces, hits),
         SplitSource::Search { hits, .. } => {

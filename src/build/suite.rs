@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use datasets::manifest::Stored as _;
 use datasets::suite::{Rows, Selected, build_from, survey};
 use datasets::{Episode, Side, SuiteManifest, SuiteSpec};
-use ledger::BodyRef;
 use ledger::catalogue::SuiteBuilt;
+use ledger::{BodyRef, Facts as _};
 
 use super::split::load_split;
 use crate::error::{AppError, Kind};
@@ -32,6 +32,7 @@ pub struct Suite {
 /// When a source is unknown, or the suite is refused (no case, no gold, gold against gold < 1).
 pub fn build_suite(lab: &Lab<'_>, spec: &SuiteSpec) -> Result<Suite, AppError> {
     let (facts, manifest) = suite_facts(&lab.view(), spec)?;
+    refuse_unsealing(&lab.view(), &manifest)?;
     lab.notebook.blobs().put(&manifest.to_stored())?;
     let newest = lab.view().newest(|known: &SuiteBuilt| known.name == spec.name)?;
     if let Some((event, known)) = &newest
@@ -44,6 +45,34 @@ pub fn build_suite(lab: &Lab<'_>, spec: &SuiteSpec) -> Result<Suite, AppError> {
     let id = format!("suite/{}/{}/{after}", spec.name, facts.manifest.digest);
     let event = lab.record(&format!("suite/{}", spec.name), &id, &facts, Place::default())?;
     Ok(Suite { event, facts, manifest })
+}
+
+/// Refuses a suite that anybody can read over the questions of a sealed one: the seal would be
+/// worth nothing, and the looks would be counted apart.
+fn refuse_unsealing(view: &View, manifest: &SuiteManifest) -> Result<(), AppError> {
+    if manifest.is_sealed() {
+        return Ok(());
+    }
+    let ids: BTreeSet<&str> = manifest.cases.iter().map(|case| case.id.as_str()).collect();
+    for event in view.events()? {
+        let event = event?;
+        if event.kind != SuiteBuilt::KIND {
+            continue;
+        }
+        let facts: SuiteBuilt = event.facts()?;
+        if facts.spec.get("sealed").and_then(serde_json::Value::as_bool) != Some(true) {
+            continue;
+        }
+        let sealed = SuiteManifest::from_stored(&view.blobs().get(&facts.manifest)?)?;
+        let shared = sealed.cases.iter().filter(|case| ids.contains(case.id.as_str())).count();
+        if shared > 0 {
+            let what =
+                format!("{shared} of its questions stand in the sealed suite {}", facts.name);
+            let hint = "seal it as well (--sealed), or take other questions";
+            return Err(AppError::hinted(Kind::Refused, what, hint));
+        }
+    }
+    Ok(())
 }
 
 /// Builds a suite without recording it.
@@ -94,7 +123,7 @@ impl Inputs {
         let datasets = spec.select.iter().flat_map(|select| &select.keep_out);
         for dataset in datasets {
             for row in &load_split(view, dataset)?.manifest.rows {
-                keep_out.insert(traces.episode(row.seq)?.group());
+                keep_out.insert(traces.row(row)?.group());
             }
         }
         let (golds, wider) = (traces.of_sources(&spec.golds)?, traces.of_sources(&spec.wider)?);
@@ -121,7 +150,7 @@ fn questions(view: &View, traces: &Traces, from: &str) -> Result<Vec<(u64, Episo
     };
     let split = load_split(view, dataset)?;
     let rows = split.manifest.side(Side::Dev);
-    rows.map(|row| Ok((row.seq, traces.episode(row.seq)?))).collect()
+    rows.map(|row| Ok((row.seq, traces.row(row)?))).collect()
 }
 
 /// Reads back the newest suite of a name, or the one whose identity begins so.

@@ -1,11 +1,12 @@
 //! Importing files: rows become canonical episodes, or are rejected with a reason.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use datasets::ingest::{self, CepText, Format, cep_of};
 use datasets::{Cep, Episode};
 use ledger::catalogue::{DatasetImported, TraceIngested, TraceRejected, TraceRevised};
-use ledger::{BodyRef, Digest, NewEvent};
+use ledger::{Appended, BodyRef, Digest, NewEvent};
 use serde::Serialize;
 use serde_json::json;
 
@@ -78,6 +79,8 @@ pub struct ImportReport {
 /// # Errors
 /// When a file cannot be read or is of no known format; rows that cannot be read are rejections.
 pub fn import(lab: &Lab<'_>, paths: &[PathBuf], asked: &Asked) -> Result<ImportReport, AppError> {
+    // Two at once would not see each other's rows, and take a change for something new.
+    let _turn = take_turn(lab)?;
     let mut known = Known::list(&lab.view())?;
     let Walk { files, skipped } = files::found(paths)?;
     let mut report = ImportReport { skipped, ..ImportReport::default() };
@@ -103,7 +106,25 @@ pub fn import(lab: &Lab<'_>, paths: &[PathBuf], asked: &Asked) -> Result<ImportR
         report.files.push(done);
     }
     bar.finish_and_clear();
+    if report.files.is_empty() {
+        return Err(AppError::hinted(
+            Kind::Input,
+            format!("nothing to read: {} files were passed over", report.skipped.len()),
+            "name a file itself, or name its --format",
+        ));
+    }
     Ok(report)
+}
+
+/// Waits until no other process reads files into the notebook.
+fn take_turn(lab: &Lab<'_>) -> Result<File, AppError> {
+    let path = lab.notebook.dir().join("ingest.lock");
+    let file = File::create(&path).map_err(AppError::file(&path))?;
+    if file.try_lock().is_err() {
+        lab.talk.say("another process reads files into this notebook: waiting for it");
+        file.lock().map_err(AppError::file(&path))?;
+    }
+    Ok(file)
 }
 
 /// Says why a file of a folder is not read; a file that was named is read in any case.
@@ -188,6 +209,10 @@ struct Appender<'a> {
     known: &'a mut Known,
     pending: Vec<Pending>,
     pending_bytes: usize,
+    /// Names this reading of the file, so that its events can be told from those of another.
+    run: String,
+    /// Events that told the record something new.
+    told: u64,
     report: FileReport,
 }
 
@@ -218,26 +243,43 @@ fn import_file(
         ..FileReport::default()
     };
     let (pending, pending_bytes) = (Vec::new(), 0);
-    let mut appender = Appender { lab, opened, known: &mut *known, pending, pending_bytes, report };
+    let run = import_run(lab, opened)?;
+    let known_now = &mut *known;
+    let mut appender =
+        Appender { lab, opened, known: known_now, pending, pending_bytes, run, told: 0, report };
     let subjects = lab.notebook.blobs().subjects();
     let read = opened.for_each(subjects, progress, |row| appender.row(row));
     // What was read well before a failure stays.
     appender.flush()?;
     let facts: DatasetImported = read?;
-    let mut report = appender.report;
+    let (mut report, run, told) = (appender.report, appender.run, appender.told);
     (report.rows, report.accepted, report.rejected) = (facts.rows, facts.accepted, facts.rejected);
     report.redacted = facts.redacted;
-    let id = format!("import/{}/{}", facts.source, Digest::of_json(&facts)?);
+    let same_source = |known: &DatasetImported| known.source == facts.source;
+    let newest = lab.view().newest(same_source)?;
+    if !opened.is_personal {
+        known.put_file(&facts.source, &opened.path);
+    }
+    // Read again without anything new, the file has said all before.
+    if told == 0 && newest.as_ref().is_some_and(|(_, known)| *known == facts) {
+        return Ok(report);
+    }
+    let after = newest.map_or(0, |(event, _)| event);
+    let id = format!("import/{}/{after}/{}", facts.source, Digest::of_json(&facts)?);
     let mut measured = json!({ "duplicates": report.duplicates });
     if !opened.is_personal {
         measured["path"] = json!(opened.path);
     }
     let stream = format!("trace/{}", facts.source);
-    lab.record(&stream, &id, &facts, Place::default().measured(measured))?;
-    if !opened.is_personal {
-        known.put_file(&facts.source, &opened.path);
-    }
+    lab.record(&stream, &id, &facts, Place::run(&run).measured(measured))?;
     Ok(report)
+}
+
+/// Names a reading of a file: unlike any before in this record.
+fn import_run(lab: &Lab<'_>, opened: &Opened) -> Result<String, AppError> {
+    let head = lab.notebook.reader().head()?.size;
+    let key = json!([opened.source.name, opened.path, head, std::process::id()]);
+    Ok(format!("import-{}", Digest::of_json(&key)?.short()))
 }
 
 impl Appender<'_> {
@@ -336,6 +378,7 @@ impl Appender<'_> {
         }
         let appended = self.lab.notebook.append(&[], events)?;
         for (one, done) in pending.iter().zip(appended) {
+            self.told += u64::from(matches!(done, Appended::New(_)));
             if let Pending::Episode(coming) = one {
                 let TraceIngested { source, external_id, content, .. } = &coming.facts;
                 self.known.put(source, external_id, *content, Some(done.seq()));
@@ -347,7 +390,7 @@ impl Appender<'_> {
     fn rejection(&self, facts: &TraceRejected) -> Result<NewEvent, AppError> {
         let (source, row) = (&facts.source, facts.location.row);
         let id = format!("reject/{source}/{row}/{}", Digest::of_json(facts)?);
-        self.lab.event(&format!("trace/{source}"), &id, facts, Place::default())
+        self.lab.event(&format!("trace/{source}"), &id, facts, Place::run(&self.run))
     }
 
     fn trace(&self, coming: &Coming) -> Result<NewEvent, AppError> {
@@ -355,11 +398,11 @@ impl Appender<'_> {
         let key = Digest::of_json(&(&facts.source, &facts.external_id, facts.content))?;
         let stream = format!("trace/{}", facts.source);
         match coming.revises {
-            None => self.lab.event(&stream, &format!("trace/{key}"), facts, Place::default()),
+            None => self.lab.event(&stream, &format!("trace/{key}"), facts, Place::run(&self.run)),
             Some(seq) => {
                 let facts = TraceRevised { revises: seq, trace: facts.clone() };
                 let id = format!("revise/{seq}/{key}");
-                self.lab.event(&stream, &id, &facts, Place::default().because(seq))
+                self.lab.event(&stream, &id, &facts, Place::run(&self.run).because(seq))
             }
         }
     }

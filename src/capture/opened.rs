@@ -28,6 +28,9 @@ const LOTS_WAITING: usize = 16;
 /// Bytes that are read from a file at a time.
 const CHUNK: usize = 1 << 20;
 
+/// Most bytes that facts of a row may take beside its body: an event holds 65,535 in all.
+const FACTS_BYTES_MAX: usize = 32 * 1024;
+
 /// How files are to be read.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
@@ -233,6 +236,12 @@ impl Opened {
     ) -> Result<Digest, AppError> {
         let mut lot = Vec::with_capacity(LOT);
         let parsed = self.parse(&progress, |mut row| {
+            if let Ok(episodes) = &row.result
+                && episodes.iter().any(is_too_large)
+            {
+                let why = format!("id, tools and flags take more than {FACTS_BYTES_MAX} bytes");
+                row.result = Err(why);
+            }
             let episodes = match &mut row.result {
                 Ok(episodes) => std::mem::take(episodes),
                 Err(_) => Vec::new(),
@@ -295,6 +304,14 @@ impl Opened {
         let file = if self.is_personal { &self.source.name } else { &at.file };
         Location { file: file.clone(), row: at.row }
     }
+}
+
+/// Says whether what an event would say of an episode beside its body is more than an event holds.
+fn is_too_large(episode: &Episode) -> bool {
+    let texts = |texts: &[String]| texts.iter().map(|text| text.len() + 8).sum::<usize>();
+    let source = &episode.source;
+    let size = source.external_id.len() + texts(&episode.tool_names()) + texts(&episode.flags);
+    size + source.name.len() * 2 + source.location.file.len() > FACTS_BYTES_MAX
 }
 
 impl Prepared {

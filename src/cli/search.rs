@@ -8,7 +8,7 @@ use queries::search::{CaughtUp, Hit, Hits, Index, SavedSearch};
 use serde_json::{Value, json};
 
 use super::finding::{Finding, all_saved};
-use super::{Globals, Output, plot};
+use super::{Globals, Output, one_line, plot};
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place};
 use crate::rows::View;
@@ -20,6 +20,7 @@ use crate::rows::View;
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Words and fields
+    #[arg(allow_hyphen_values = true)]
     query: Vec<String>,
     #[command(flatten)]
     finding: Finding,
@@ -90,7 +91,13 @@ fn text(hits: &Hits, caught_up: CaughtUp) -> String {
     let mut text = String::new();
     for hit in &hits.hits {
         let snippet = hit.snippet.marked(marks.0, marks.1).replace('\n', " ");
-        let _ = writeln!(text, "{:>6} {} {}\n       {snippet}", hit.seq, hit.kind, hit.title);
+        let _ = writeln!(
+            text,
+            "{:>6} {} {}\n       {snippet}",
+            hit.seq,
+            hit.kind,
+            one_line(&hit.title)
+        );
     }
     for facet in &hits.facets {
         let more = if facet.more > 0 { format!(" ({} more)", facet.more) } else { String::new() };

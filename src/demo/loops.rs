@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::DemoWish;
 use super::stages::{After, Data, TOOLCALL};
 use super::summary::Served;
-use crate::build::{CORRECTION, Split, build_split, wish_of_search};
+use crate::build::{CORRECTION, Searched, Split, build_split, wish_of_search};
 use crate::error::{AppError, Kind};
 use crate::hub::{self, Base};
 use crate::lab::Lab;
@@ -40,7 +40,8 @@ pub(super) fn close(
     let split = SplitSpec { dev_fraction: 0.0, ..SplitSpec::default() };
     let keep_out = vec![TOOLCALL.to_owned()];
     let search = SavedSearch::of_words(&query);
-    let wish = wish_of_search(lab, "next", &search, (split, keep_out))?;
+    let Searched { wish, bytes, .. } = wish_of_search(lab, "next", &search, (split, keep_out))?;
+    lab.notebook.blobs().put(&bytes)?;
     let next = build_split(lab, &wish)?;
     let lineage = lineage(lab, &next)?;
     Ok(Served { next: Some(next.facts), lineage, query, ..served })

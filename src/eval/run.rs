@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::arm::Arm;
 use super::work::{Answered, answer_cases, answers_recorded, case_facts};
-use crate::build::{DEV_OF, Suite, load_split};
+use crate::build::{Suite, is_of_dev, load_split};
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place};
 use crate::measure;
@@ -126,12 +126,11 @@ pub fn leaked_questions(
     let traces = Traces::list(&view)?;
     // What a choice was made on is known to the adapter as well, so both sides count; but a dev
     // side that is looked at as a suite is just that.
-    let choosing = manifest.spec.questions.starts_with(DEV_OF);
+    let choosing = is_of_dev(&manifest.spec);
     let kept = split.manifest.rows.iter();
     let kept = kept.filter(|row| !choosing || row.side == datasets::Side::Train);
-    let rows = kept
-        .map(|row| Ok((row.seq, traces.episode(row.seq)?)))
-        .collect::<Result<Vec<_>, AppError>>()?;
+    let rows =
+        kept.map(|row| Ok((row.seq, traces.row(row)?))).collect::<Result<Vec<_>, AppError>>()?;
     let rows: Vec<(u64, &datasets::Episode)> = rows.iter().map(|(s, e)| (*s, e)).collect();
     let found = leakage(&rows, manifest);
     let cases = found.shared_questions.into_iter().chain(found.in_context);

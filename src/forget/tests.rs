@@ -62,6 +62,7 @@ impl Made {
             group: Digest::of(b"group"),
             stratum: "calls=1".to_owned(),
             side: Side::Train,
+            correction: None,
         }];
         let manifest = SplitManifest {
             schema: SPLIT_SCHEMA,

@@ -20,14 +20,16 @@ pub(super) fn redo(source: &str, recorded: &[Envelope], blobs: &Blobs) -> Result
     let mut redone = Redone { recorded: Vec::new(), replayed: Vec::new(), scope: None };
     let mut known = Known::default();
     let mut scope: Vec<String> = Vec::new();
-    let mut from = 0;
-    for (at, event) in recorded.iter().enumerate() {
-        if event.kind != DatasetImported::KIND {
-            continue;
-        }
+    let (readings, unfinished) = readings(recorded);
+    let mut unfinished = unfinished.into_iter().peekable();
+    for told in readings {
+        let (Some(first), Some(event)) = (told.first(), told.last()) else { continue };
         let facts: DatasetImported = event.facts()?;
-        let told = &recorded[from..=at];
-        from = at + 1;
+        // What readings told that never came to their end is known by now.
+        while let Some(event) = unfinished.next_if(|event| event.seq < first.seq) {
+            known.take(std::slice::from_ref(&event))?;
+        }
+        let told = told.as_slice();
         match at_hand(event, &facts, blobs)? {
             Ok(path) => {
                 let opened = Opened::open(&path, &asked(&facts)?)?;
@@ -48,12 +50,35 @@ pub(super) fn redo(source: &str, recorded: &[Envelope], blobs: &Blobs) -> Result
             }
         }
     }
-    let rest = recorded.len() - from;
+    let rest = rest_of(recorded)?;
     if rest > 0 {
         scope.push(format!("{rest} events of {source} belong to no file that can be read again"));
     }
     redone.scope = (!scope.is_empty()).then(|| scope.join("; "));
     Ok(redone)
+}
+
+/// Tells the events of one reading of a file from those of another: by the run that they name,
+/// or, where an older version named none, as all since the reading before. Also returns the events
+/// of readings that never came to their end.
+fn readings(recorded: &[Envelope]) -> (Vec<Vec<Envelope>>, Vec<Envelope>) {
+    let mut open: BTreeMap<Option<&str>, Vec<Envelope>> = BTreeMap::new();
+    let mut readings = Vec::new();
+    for event in recorded {
+        let run = event.run.as_deref();
+        open.entry(run).or_default().push(event.clone());
+        if event.kind == DatasetImported::KIND {
+            readings.extend(open.remove(&run));
+        }
+    }
+    let mut unfinished: Vec<Envelope> = open.into_values().flatten().collect();
+    unfinished.sort_by_key(|event| event.seq);
+    (readings, unfinished)
+}
+
+/// Counts the events of a source that no finished reading told.
+fn rest_of(recorded: &[Envelope]) -> Result<usize, AppError> {
+    Ok(readings(recorded).1.len())
 }
 
 /// Returns how a file was read, as its import tells.

@@ -1,6 +1,7 @@
 //! The work of training, apart from recording it: what the executor appends and what a replay
 //! compares come out of the same function.
 
+use datasets::split::RowRef;
 use datasets::{Cep, Side};
 use ledger::catalogue::{CheckpointSaved, RunInputs, RunOutcome, RunStarted, StepCompleted};
 use ledger::{BodyRef, Digest};
@@ -37,13 +38,13 @@ impl RowSet {
         cep: Option<&Cep>,
         limit: usize,
     ) -> Result<Self, AppError> {
-        let row = |seq: u64| -> Result<TrainingRow, AppError> {
-            let episode = traces.episode(seq)?;
+        let row = |at: &RowRef| -> Result<TrainingRow, AppError> {
+            let episode = traces.row(at)?;
             let messages = prompt::messages(episode.prompt_turns(), cep);
             Ok(model.renderer.training_row(&messages, &prompt::trained_answer(&episode), limit)?)
         };
-        let side = |side| split.manifest.side(side).map(|at| at.seq);
-        let train = side(Side::Train).map(|seq| Ok((seq, row(seq)?)));
+        let side = |side| split.manifest.side(side);
+        let train = side(Side::Train).map(|at| Ok((at.seq, row(at)?)));
         let dev = side(Side::Dev).map(row).collect::<Result<_, AppError>>()?;
         Ok(Self { train: train.collect::<Result<_, AppError>>()?, dev })
     }

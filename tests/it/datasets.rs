@@ -194,3 +194,27 @@ fn the_leaks_of_the_seed_are_found_and_clean_pairs_are_clean() {
         assert!(clean, "{track}: {report}");
     }
 }
+
+#[test]
+fn a_seal_cannot_be_broken_by_building_the_suite_again() {
+    let bench = seed();
+    let suite = ["suite", "build", "sealed", "--questions", "toolcall/eval100"];
+    bench.run(&[&suite[..], &["--sealed"]].concat()).ok();
+    bench.run(&suite).fails(7);
+    bench.run(&["suite", "build", "copy", "--questions", "toolcall/eval100"]).fails(7);
+}
+
+#[test]
+fn a_suite_of_dev_and_test_questions_is_a_test_suite() {
+    let bench = seed();
+    split(&bench);
+    let mixed = ["suite", "build", "mixed", "--questions", "dev-of:toolcall"];
+    bench.run(&[&mixed[..], &["--questions", "toolcall/eval100"]].concat()).ok();
+    // A suite whose name another has by now is still kept out, by its identity.
+    bench.run(&["suite", "build", "teacher", "--questions", "dev-of:toolcall"]).ok();
+    let wish = ["dataset", "build", "d", "--query", "kind:trace", "--source", "toolcall/train"];
+    let preview = bench.run(&[&wish[..], &["--preview"]].concat()).ok().json();
+    let kept_out = preview["kept_out"].as_array().unwrap();
+    assert!(kept_out.contains(&json!("mixed")) && kept_out.len() == 2, "{kept_out:?}");
+    assert!(preview["dataset"]["train"].as_u64().unwrap() <= 220, "{preview}");
+}

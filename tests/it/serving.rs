@@ -236,3 +236,36 @@ fn off_loopback_a_token_is_needed() {
     assert_eq!(http(&address, "GET", "/health", None).0, 401);
     assert_eq!(running.stop(), 0);
 }
+
+#[test]
+fn a_corrected_call_is_learnt_as_it_was_corrected() {
+    let (bench, id) = evaluated();
+    let model = tiny_model().to_str().unwrap();
+    let (running, first) = bench.start(&["serve", &id, "--model", model, "--port", "0"]);
+    let address = first["address"].as_str().unwrap().to_owned();
+    let ask =
+        json!({ "model": id, "messages": [{ "role": "user", "content": "to Mars, please" }] });
+    let (status, body) = http(&address, "POST", "/v1/chat/completions", Some(&ask));
+    assert_eq!(status, 200, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    let wanted = "<tool_call name=\"book_zeppelin\">{\"to\":\"Mars\"}</tool_call>";
+    let said = json!({ "target": answer["id"], "name": "correction", "value": wanted });
+    let (status, body) = http(&address, "POST", "/v1/feedback", Some(&said));
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(running.stop(), 0);
+
+    let wish = ["dataset", "build", "next", "--query", "Mars", "--feedback", "correction"];
+    let built = bench.run(&[&wish[..], &["--dev-fraction", "0"]].concat()).ok().json();
+    assert_eq!(built["dataset"]["train"], 1, "{built}");
+    let shown = bench.run(&["dataset", "show", "next"]).ok().json();
+    let row = &shown["manifest"]["rows"][0];
+    assert!(row["correction"].is_u64(), "{row}");
+    let seq = row["seq"].to_string();
+    let shown = bench.run(&["dataset", "show", "next", "--row", &seq]).ok().json();
+    assert_eq!(shown["mask"]["pieces"][1]["text"], wanted);
+    let out = bench.path("out");
+    let export = ["dataset", "export", "next", "--format", "trl", "--out", out.to_str().unwrap()];
+    bench.run(&export).ok();
+    let rows = std::fs::read_to_string(out.join("train.jsonl")).unwrap();
+    assert!(rows.contains("book_zeppelin") && rows.contains("Mars"), "{rows}");
+}

@@ -261,6 +261,7 @@ fn split(lab: &mut Lab) {
         group: Digest::of(b"group"),
         stratum: "calls=1".to_owned(),
         side: if seq % 4 == 0 { Side::Dev } else { Side::Train },
+        correction: None,
     });
     let manifest = SplitManifest {
         schema: SPLIT_SCHEMA,

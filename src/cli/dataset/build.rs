@@ -11,8 +11,7 @@ use super::super::split::Sides;
 use super::super::{Globals, Output, one_line};
 use super::lines;
 use crate::build::{
-    QueryRows, Split, SplitWish, build_split, rows_of_wish, split_facts, test_suites,
-    wish_of_search,
+    QueryRows, Searched, Split, record_split, rows_of_query, split_of, test_suites, wish_of_search,
 };
 use crate::error::{AppError, Kind};
 use crate::lab::Lab;
@@ -92,18 +91,19 @@ fn build(lab: &Lab<'_>, args: Args) -> Result<Built, AppError> {
     let search = args.finding.search(&view, &args.query)?;
     let keep_out = if args.keep_out.is_empty() { test_suites(&view)? } else { args.keep_out };
     let how = (args.sides.spec(), keep_out.clone());
-    let wish: SplitWish = wish_of_search(lab, &args.name, &search, how)?;
-    let rows = rows_of_wish(&view, &Traces::list(&view)?, &wish)?;
+    let Searched { wish, hits, bytes } = wish_of_search(lab, &args.name, &search, how)?;
+    let rows = rows_of_query(&view, &Traces::list(&view)?, &hits)?;
     if rows.rows.is_empty() {
         return Err(no_rows(&rows));
     }
     let episodes = rows.rows.iter().map(|(_, episode)| episode);
     let duplicates = duplicates_by_source(episodes, &wish.split.near_duplicate);
+    let (facts, manifest) = split_of(&view, &wish, &rows)?;
     let split = if args.preview {
-        let (facts, manifest) = split_facts(&view, &wish)?;
         Split { event: 0, facts, manifest }
     } else {
-        build_split(lab, &wish)?
+        lab.notebook.blobs().put(&bytes)?;
+        record_split(lab, &wish, (facts, manifest))?
     };
     Ok(Built { split, rows, duplicates, keep_out })
 }

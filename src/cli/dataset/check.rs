@@ -45,9 +45,11 @@ fn borrowed(rows: &Rows) -> Vec<(u64, &Episode)> {
 }
 
 fn rows(view: &View, traces: &Traces, name: &str) -> Result<Rows, AppError> {
-    let seqs: Vec<u64> = if let Some(name) = name.strip_prefix("dataset:") {
-        load_split(view, name)?.manifest.rows.iter().map(|row| row.seq).collect()
-    } else if let Some(name) = name.strip_prefix("suite:") {
+    if let Some(name) = name.strip_prefix("dataset:") {
+        let rows = load_split(view, name)?.manifest.rows;
+        return rows.iter().map(|row| Ok((row.seq, traces.row(row)?))).collect();
+    }
+    let seqs: Vec<u64> = if let Some(name) = name.strip_prefix("suite:") {
         load_suite(view, name)?.manifest.cases.iter().map(|case| case.seq).collect()
     } else {
         return traces.of_sources(&[name.to_owned()]);

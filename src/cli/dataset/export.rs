@@ -105,7 +105,7 @@ fn write_all(
         }
         let mut writer = Writer::new(format, dir, stem)?;
         for row in split.manifest.side(side) {
-            match writer.write(&traces.episode(row.seq)?) {
+            match writer.write(&traces.row(row)?) {
                 Ok(()) => {}
                 Err(ExportError::Unsayable { reason, .. }) => unsaid.push((row.seq, reason)),
                 Err(error) => return Err(error.into()),

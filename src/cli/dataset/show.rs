@@ -52,7 +52,7 @@ fn show_all(split: &Split, traces: &Traces, limit: usize) -> Result<Output, AppE
     text.push('\n');
     plots(&mut text, split, &profile);
     for row in split.manifest.rows.iter().take(limit) {
-        let query = traces.episode(row.seq)?.query;
+        let query = traces.row(row)?.query;
         let side = side_name(row.side);
         let _ = writeln!(text, "{side:5} event {} [{}] {}", row.seq, row.stratum, one_line(&query));
     }
@@ -115,7 +115,7 @@ fn show_row(split: &Split, traces: &Traces, row: u64, args: &Args) -> Result<Out
         let hint = "`ledger dataset show` lists the rows with their events";
         return Err(AppError::hinted(Kind::NotFound, why, hint));
     };
-    let episode = traces.episode(row)?;
+    let episode = traces.row(found)?;
     let masked = match &args.model {
         Some(name) => {
             let (_, path, _) = hub::locate(name)?;
