@@ -80,8 +80,8 @@ pub fn write_wrapper(call: &Call) -> String {
     format!("{OPEN} name=\"{}\">{arguments}{CLOSE}", call.name)
 }
 
-/// Says whether a tool of this name can be called in a wrapper: the name stands between quotes inside
-/// a tag, and nothing escapes in it.
+/// Says whether a tool of this name can be called in a wrapper: the name stands between quotes
+/// inside a tag, and nothing escapes in it.
 pub(crate) fn is_writable(name: &str) -> bool {
     !name.contains(['"', '<', '>'])
 }

@@ -296,8 +296,8 @@ fn is_of_server(kind: &str) -> bool {
 
 /// Reads a call that may leave out its arguments, because its place says what it is.
 fn bare_call_of(value: &Value) -> Option<Call> {
-    let has = |key: &&str| value.get(*key).is_some_and(|value| !value.is_null());
-    if ["arguments", "input", "args"].iter().any(|key| has(&key)) {
+    let has = |key: &str| value.get(key).is_some_and(|value| !value.is_null());
+    if ["arguments", "input", "args"].iter().any(|key| has(key)) {
         return call_of(value);
     }
     let name = value.get("name")?.as_str()?.to_owned();

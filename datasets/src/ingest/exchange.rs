@@ -2,8 +2,9 @@
 //!
 //! Bodies are JSON values, JSON text or, for a reply, a recorded stream (`stream.rs`). Known are
 //! OpenAI's chat completions, completions and responses, and Anthropic's messages and completions;
-//! of several choices the first is read. An answer that ran into its limit is marked `answer.cut`. Calls are golds that nobody has checked. A request that
-//! was answered with an error is an episode without an answer, marked `outcome.failure`.
+//! of several choices the first is read. An answer that ran into its limit is marked `answer.cut`.
+//! Calls are golds that nobody has checked. A request that was answered with an error is an episode
+//! without an answer, marked `outcome.failure`.
 
 use ledger::Digest;
 use serde_json::{Map, Value};
