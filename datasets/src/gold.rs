@@ -80,6 +80,12 @@ pub fn write_wrapper(call: &Call) -> String {
     format!("{OPEN} name=\"{}\">{arguments}{CLOSE}", call.name)
 }
 
+/// Says whether a tool of this name can be called in a wrapper: the name stands between quotes
+/// inside a tag, and nothing escapes in it.
+pub(crate) fn is_writable(name: &str) -> bool {
+    !name.contains(['"', '<', '>'])
+}
+
 /// Reads a text that is exactly one wrapper around a JSON object, white space around it aside.
 pub fn strict_call(text: &str) -> Option<Call> {
     let rest = text.trim().strip_prefix(OPEN)?.strip_prefix(" name=\"")?;

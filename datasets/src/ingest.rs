@@ -269,6 +269,8 @@ mod hostile_tests;
 #[cfg(test)]
 mod readers_tests;
 #[cfg(test)]
+mod review_tests;
+#[cfg(test)]
 mod samples_tests;
 #[cfg(test)]
 mod shared_tests;

@@ -20,6 +20,7 @@ use super::lines::Input;
 use super::make::{last_user, start};
 use crate::episode::{Call, Episode, Gold, Tool, Turn};
 use crate::export::extra;
+use crate::score::first_choice;
 use crate::signature::schema_of_bfcl;
 
 mod calls;
@@ -287,26 +288,9 @@ fn first_value(values: &[Value], is_required: bool) -> Option<Value> {
     values.iter().find(|value| *value != "").or(values.first()).map(plain)
 }
 
-/// Makes a value of one with options inside: members of an object have lists of options, those
-/// of objects in a list too, and what is deeper stands as it is.
+/// Makes a value of one with options inside, however deep they stand, as the scorer reads them.
 fn plain(value: &Value) -> Value {
-    match value {
-        Value::Object(members) => plain_object(members),
-        Value::Array(items) => items
-            .iter()
-            .map(|item| item.as_object().map_or_else(|| item.clone(), plain_object))
-            .collect(),
-        other => other.clone(),
-    }
-}
-
-fn plain_object(members: &Map<String, Value>) -> Value {
-    let plain = members.iter().filter_map(|(key, options)| match options {
-        Value::Array(options) if options.iter().any(|option| option == "") => None,
-        Value::Array(options) => options.first().map(|option| (key.clone(), option.clone())),
-        other => Some((key.clone(), other.clone())),
-    });
-    Value::Object(plain.collect())
+    first_choice(std::slice::from_ref(value)).unwrap_or_else(|| value.clone())
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ pub(super) fn answer_of(output: &Value) -> Result<(Option<String>, Vec<Call>), S
             tool_calls: items.iter().filter_map(call_of).collect(),
             ..Turn::text("assistant", "")
         },
-        Value::Array(items) => turn_of(items.last().ok_or("the output is empty")?)?,
+        Value::Array(items) => answer_of_items(items)?,
         Value::Object(object) => answer_turn(object)?,
         _ => return Err("the output is neither text nor message".to_owned()),
     };
@@ -89,20 +89,62 @@ fn answer_turn(object: &Map<String, Value>) -> Result<Turn, String> {
         return Ok(Turn::text("assistant", text));
     }
     if let Some(items) = object.get("output").and_then(Value::as_array) {
-        // The Responses API: messages and calls side by side.
-        let mut all = Turn::text("assistant", "");
-        let kind = |item: &Value| item.get("type").and_then(Value::as_str).map(str::to_owned);
-        let is_said = |item: &&Value| {
-            matches!(kind(item).as_deref(), None | Some("message" | "function_call"))
+        return merged(items);
+    }
+    own_turn_of(&Value::Object(object.clone()))
+}
+
+/// Reads an output that is a list: messages by role, of which the last of the assistant is the
+/// answer, or items and parts that are one answer together.
+fn answer_of_items(items: &[Value]) -> Result<Turn, String> {
+    let role = |item: &Value| {
+        let (role, kind) = (item.get("role"), item.get("type"));
+        let name = role.or(kind).and_then(Value::as_str).unwrap_or_default();
+        let is_message = role.is_some() && kind.is_none_or(|kind| kind != "message");
+        (is_message || matches!(name, "human" | "ai" | "system" | "tool")).then(|| name.to_owned())
+    };
+    if items.iter().all(|item| role(item).is_some()) {
+        let is_own =
+            |item: &&Value| matches!(role(item).as_deref(), Some("assistant" | "ai" | "model"));
+        let last = items.iter().rfind(is_own).or(items.last());
+        return turn_of(last.ok_or("the output is empty")?);
+    }
+    merged(items)
+}
+
+/// Joins what the model said in several items: messages and calls side by side, as in the Responses
+/// API, or parts of one message. What it thought and what tools brought is passed over.
+fn merged(items: &[Value]) -> Result<Turn, String> {
+    let mut all = Turn::text("assistant", "");
+    for item in items {
+        let kind = item.get("type").and_then(Value::as_str);
+        let turn = match kind {
+            Some("function_call" | "message") => turn_of(item)?,
+            Some("text" | "output_text" | "refusal" | "tool_use" | "tool-call") => part_turn(item)?,
+            Some(_) if item.get("role").is_none() => continue,
+            _ if item.is_string() => part_turn(item)?,
+            _ if item.get("role").is_some() => turn_of(item)?,
+            _ if is_part(item) => part_turn(item)?,
+            _ => turn_of(item)?,
         };
-        for turn in items.iter().filter(is_said).map(turn_of) {
-            let turn = turn?;
+        if turn.role == "assistant" {
             all.content.push_str(&turn.content);
             all.tool_calls.extend(turn.tool_calls);
         }
-        return Ok(all);
     }
-    own_turn_of(&Value::Object(object.clone()))
+    Ok(all)
+}
+
+/// Says whether an item is a part of a message, as Gemini writes them.
+fn is_part(item: &Value) -> bool {
+    let has = |key: &str| item.get(key).is_some();
+    has("text") || has("functionCall") || has("function_call") || call_of(item).is_some()
+}
+
+fn part_turn(part: &Value) -> Result<Turn, String> {
+    let mut turn = Turn::text("assistant", "");
+    add_part(&mut turn, part)?;
+    Ok(turn)
 }
 
 /// Reads a message that can only be the model's own, whether or not it says so.
@@ -128,6 +170,9 @@ fn turn_of(message: &Value) -> Result<Turn, String> {
     if kind == "function_call_output" {
         let output = object.get("output").map(text_of).unwrap_or_default();
         return Ok(Turn::text("tool", output));
+    }
+    if holds_media(message) {
+        return Err("a message holds an image, a sound or a file, which is not kept".to_owned());
     }
     let role = object.get("role").and_then(Value::as_str).unwrap_or(kind);
     let role = match role {
@@ -177,32 +222,86 @@ fn turn_of(message: &Value) -> Result<Turn, String> {
 fn is_of_results(message: &Map<String, Value>) -> bool {
     let parts = message.get("content").and_then(Value::as_array);
     parts.is_some_and(|parts| {
-        let kinds = |part: &Value| part.get("type").and_then(Value::as_str) == Some("tool_result");
+        let kinds = |part: &Value| {
+            let kind = part.get("type").and_then(Value::as_str);
+            matches!(kind, Some("tool_result" | "tool-result"))
+        };
         !parts.is_empty() && parts.iter().all(kinds)
     })
 }
 
+/// Says whether a message has parts that are no text, however deep in the results that it brings,
+/// so that its text alone is another message.
+fn holds_media(message: &Value) -> bool {
+    let held = ["content", "parts", "output", "result"].iter().filter_map(|&key| message.get(key));
+    held.flat_map(|held| match held {
+        Value::Array(parts) => parts.as_slice(),
+        one => std::slice::from_ref(one),
+    })
+    .any(|part| part.is_object() && (is_media(part) || holds_media(part)))
+}
+
+fn is_media(part: &Value) -> bool {
+    let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
+    let kind = kind.strip_prefix("input_").unwrap_or(kind);
+    let has = |key: &str| part.get(key).is_some_and(|value| !value.is_null());
+    // Bedrock names a part by its only member.
+    let is_alone = part.as_object().is_some_and(|part| part.len() == 1);
+    let names = ["image", "audio", "video", "document", "file"];
+    matches!(kind, "image" | "image_url" | "audio" | "video" | "file" | "document")
+        || ["image_url", "inline_data", "inlineData", "file_data", "fileData"].into_iter().any(has)
+        || (is_alone && names.into_iter().any(|name| part.get(name).is_some_and(Value::is_object)))
+}
+
 fn add_part(turn: &mut Turn, part: &Value) -> Result<(), String> {
-    if let Some(call) = call_of(part).or_else(|| call_of(part.get("function_call")?)) {
+    if let Some(call) = call_of(part) {
         turn.tool_calls.push(call);
         return Ok(());
     }
-    if part.get("type").and_then(Value::as_str) == Some("tool_use") {
+    let kind = part.get("type").and_then(Value::as_str);
+    if matches!(kind, Some("tool_use" | "tool-call")) {
         return Err("a call without name or arguments".to_owned());
     }
+    // Gemini: the call may stand beside text in one part.
+    if let Some(call) = part.get("functionCall").or_else(|| part.get("function_call")) {
+        turn.tool_calls.push(bare_call_of(call).ok_or("a call without name or arguments")?);
+    }
+    let keys = [
+        "text",
+        "content",
+        "result",
+        "output",
+        "response",
+        "function_response",
+        "functionResponse",
+        "refusal",
+    ];
     let text = match part {
         Value::String(text) => text.clone(),
-        part => ["text", "content", "result", "output", "response", "function_response", "refusal"]
-            .iter()
-            .find_map(|&key| part.get(key))
-            .map(text_of)
-            .unwrap_or_default(),
+        // The provider ran it: a step of the answer, and no call of the client.
+        part if kind.is_some_and(is_of_server) => part.to_string(),
+        part => keys.iter().find_map(|&key| part.get(key)).map(text_of).unwrap_or_default(),
     };
     if !turn.content.is_empty() && !text.is_empty() {
         turn.content.push('\n');
     }
     turn.content.push_str(&text);
     Ok(())
+}
+
+/// Says whether a part is a call that the provider ran itself.
+fn is_of_server(kind: &str) -> bool {
+    matches!(kind, "server_tool_use" | "mcp_tool_use")
+}
+
+/// Reads a call that may leave out its arguments, because its place says what it is.
+fn bare_call_of(value: &Value) -> Option<Call> {
+    let has = |key: &str| value.get(key).is_some_and(|value| !value.is_null());
+    if ["arguments", "input", "args"].iter().any(|key| has(key)) {
+        return call_of(value);
+    }
+    let name = value.get("name")?.as_str()?.to_owned();
+    Some(Call { name, arguments: Map::new() })
 }
 
 fn text_of(value: &Value) -> String {
@@ -216,6 +315,10 @@ fn text_of(value: &Value) -> String {
 /// Reads a call, in any of the shapes that providers give it.
 pub(super) fn call_of(value: &Value) -> Option<Call> {
     let object = value.as_object()?;
+    let kind = object.get("type").and_then(Value::as_str).unwrap_or_default();
+    if matches!(kind, "tool-result" | "tool_result") || is_of_server(kind) {
+        return None;
+    }
     let inner = object.get("function").and_then(Value::as_object).unwrap_or(object);
     let name = ["name", "toolName"].iter().find_map(|&key| inner.get(key)?.as_str())?;
     let arguments = ["arguments", "input", "args"].iter().find_map(|&key| inner.get(key))?;

@@ -262,3 +262,52 @@ fn only_what_is_asked_for_is_read() {
     let mut plain = opened(&b"x"[..]);
     assert_eq!(plain.fill_buf().unwrap(), b"x");
 }
+
+/// Has one quote too many, or too few, in its prompt.
+fn quoted(text: &str) -> String {
+    text.replace("Say 1.", "array \"question 1")
+}
+
+#[test]
+fn a_quote_too_many_costs_its_row_whatever_the_layout() {
+    let talk = |n: u32| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"Say {n}.\"}}, \
+             {{\"role\": \"assistant\", \"content\": \"{{\\\"n\\\":{n}}}\"}}]}}"
+        )
+    };
+    let long = |n: u32| {
+        serde_json::to_string_pretty(&serde_json::from_str::<Value>(&talk(n)).unwrap()).unwrap()
+    };
+    let shifted = |text: String| text.replace('\n', "\n  ");
+    let make = |one: &dyn Fn(u32) -> String| (0..1_000).map(|n| quoted(&one(n))).collect();
+    let lines: Vec<String> = make(&row);
+    let documents: Vec<String> = make(&pretty);
+    let talks: Vec<String> = make(&talk);
+    let longs: Vec<String> = make(&long);
+    let inner: Vec<String> = make(&|n| shifted(long(n)));
+    let cases = [
+        (FORMAT, format!("[\n{}\n]", lines.join(",\n"))),
+        (FORMAT, format!("[{}]", lines.join(",\n "))),
+        (FORMAT, format!("[\n  {}\n]\n", lines.join(",\n  "))),
+        (FORMAT, lines.join("\n")),
+        (FORMAT, format!("[{}]", documents.join(",\n"))),
+        (FORMAT, documents.join("\n")),
+        (Format::OpenAi, format!("[\n{}\n]", talks.join(",\n"))),
+        (Format::OpenAi, format!("[\n  {}\n]", inner.join(",\n  "))),
+        (Format::OpenAi, longs.join("\n")),
+    ];
+    for (place, (format, text)) in cases.iter().enumerate() {
+        for text in [text.clone(), text.replace('\n', "\r\n")] {
+            let rows = read_all(text.as_bytes(), *format);
+            let rejected: Vec<u64> =
+                rows.iter().filter(|row| row.result.is_err()).map(|row| row.location.row).collect();
+            assert_eq!((rows.len(), rejected), (1_000, vec![2]), "layout {place}");
+        }
+    }
+    // The last row may be the broken one, and then the array ends all the same.
+    let last = format!("[\n{},\n{}\n]", talk(0), quoted(&talk(1)));
+    let rows = read_all(last.as_bytes(), Format::OpenAi);
+    assert_eq!(rows.len(), 2);
+    assert!(reason(&rows[1]).starts_with("broken JSON"), "{}", reason(&rows[1]));
+}

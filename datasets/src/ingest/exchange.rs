@@ -2,8 +2,9 @@
 //!
 //! Bodies are JSON values, JSON text or, for a reply, a recorded stream (`stream.rs`). Known are
 //! OpenAI's chat completions, completions and responses, and Anthropic's messages and completions;
-//! of several choices the first is read. Calls are golds that nobody has checked. A request that
-//! was answered with an error is an episode without an answer, marked `outcome.failure`.
+//! of several choices the first is read. An answer that ran into its limit is marked `answer.cut`.
+//! Calls are golds that nobody has checked. A request that was answered with an error is an episode
+//! without an answer, marked `outcome.failure`.
 
 use ledger::Digest;
 use serde_json::{Map, Value};
@@ -43,6 +44,9 @@ pub(super) fn read(input: &Input<'_>) -> Result<Vec<Episode>, String> {
         let answer = Answer { model: model.to_owned(), text, calls: calls.clone() };
         episode.answer = Some(answer);
         episode.flags.push("answer.recorded".to_owned());
+        if is_cut(&response) {
+            episode.flags.push("answer.cut".to_owned());
+        }
         if !calls.is_empty() {
             episode.gold = Gold::Calls { calls };
             episode.flags.push("gold.unchecked".to_owned());
@@ -71,9 +75,6 @@ fn request_turns(request: &Map<String, Value>) -> Result<Vec<Turn>, String> {
             [Value::String(text)] => turns.push(Turn::text("user", text.clone())),
             _ => return Err("it asks for more than one prompt at once".to_owned()),
         },
-        Value::Array(items) if items.iter().any(holds_media) => {
-            return Err("a message holds an image, a sound or a file, which is not kept".to_owned());
-        }
         list => turns.extend(turns_of(list)?),
     }
     if turns.iter().all(|turn| turn.role != "user") {
@@ -84,16 +85,6 @@ fn request_turns(request: &Map<String, Value>) -> Result<Vec<Turn>, String> {
 
 fn message(role: &str, content: &Value) -> Value {
     serde_json::json!({ "role": role, "content": content })
-}
-
-/// Says whether a message has parts that are no text, so that its text alone is another question.
-fn holds_media(message: &Value) -> bool {
-    let parts = message.get("content").and_then(Value::as_array);
-    parts.into_iter().flatten().any(|part| {
-        let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
-        let kind = kind.strip_prefix("input_").unwrap_or(kind);
-        matches!(kind, "image" | "image_url" | "audio" | "video" | "file" | "document")
-    })
 }
 
 /// Reads the reply's body, put together where it was streamed; null where there is none.
@@ -120,14 +111,30 @@ fn is_failure(input: &Input<'_>, response: &Value) -> bool {
         || response.get("error").is_some_and(is_something)
 }
 
-/// Says whether the status is one of HTTP's for errors.
+/// Says whether the answer stopped because it was as long as it might be.
+fn is_cut(response: &Value) -> bool {
+    let first = |key: &str| response.get(key)?.as_array()?.first();
+    let places = [Some(response), first("choices"), first("candidates")];
+    places.into_iter().flatten().any(|place| {
+        let keys = ["finish_reason", "finishReason", "stop_reason", "status"];
+        keys.iter().any(|&key| {
+            let why = place.get(key).and_then(Value::as_str).unwrap_or_default();
+            matches!(why, "length" | "max_tokens" | "MAX_TOKENS" | "incomplete")
+        })
+    })
+}
+
+/// Says whether the status is one of HTTP's for errors, or a word for one.
 fn is_error_status(input: &Input<'_>) -> bool {
     let status = ["status", "status_code"].iter().find_map(|&key| input.object.get(key));
-    let status = status.and_then(|status| match status {
-        Value::String(text) => text.trim().parse().ok(),
-        status => status.as_u64(),
-    });
-    status.is_some_and(|status| status >= 400)
+    status.is_some_and(|status| match status {
+        Value::String(text) => {
+            let text = text.trim().to_ascii_lowercase();
+            matches!(text.as_str(), "error" | "failed" | "failure")
+                || text.parse::<u64>().is_ok_and(|status| status >= 400)
+        }
+        status => status.as_u64().is_some_and(|status| status >= 400),
+    })
 }
 
 /// Names an exchange: by its own id, that of the reply, or what was asked.

@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::Format;
+use super::chat::open;
 use super::lines::Input;
-use super::make::{id_of, last_user, start};
+use super::make::{id_of, last_user, start, text_gold};
 use crate::episode::{Episode, Gold, Tool, Turn};
 use crate::export::{extra, sharegpt};
 use crate::gold::{GoldError, read_golds};
@@ -21,6 +22,7 @@ pub(super) fn read(input: &Input<'_>) -> Result<Vec<Episode>, String> {
     let system = turns.first().filter(|turn| turn.role == "system");
     let tools = match input.object.get("tools") {
         Some(Value::String(text)) => tools_of_text(text)?,
+        Some(list @ (Value::Array(_) | Value::Object(_))) => tools_of_value(list.clone())?,
         _ => system.map_or(Ok(Vec::new()), |turn| tools_between_tags(&turn.content))?,
     };
     let ours = extra::of_row(&input.object);
@@ -41,7 +43,7 @@ pub(super) fn read(input: &Input<'_>) -> Result<Vec<Episode>, String> {
             episode.gold = Gold::Calls { calls: golds.calls };
             episode.flags = golds.flags;
         } else {
-            episode.gold = Gold::Text { text: answer.content.clone() };
+            episode.gold = text_gold(&answer.content);
         }
         episodes.push(episode);
     }
@@ -105,8 +107,12 @@ pub(crate) fn tools_between_tags(system: &str) -> Result<Vec<Tool>, String> {
 
 fn tools_of_text(text: &str) -> Result<Vec<Tool>, String> {
     let (value, _) = literal::parse(text).map_err(|error| format!("tools: {error}"))?;
+    tools_of_value(value)
+}
+
+fn tools_of_value(value: Value) -> Result<Vec<Tool>, String> {
     let items = match value {
-        Value::Array(items) => items,
+        Value::Array(items) => items.iter().map(open).collect(),
         value => vec![value],
     };
     items.iter().map(|item| tool_of(item).ok_or_else(|| "a tool has no name".to_owned())).collect()

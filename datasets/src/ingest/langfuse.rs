@@ -2,6 +2,7 @@
 //!
 //! Each generation is a row, numbered by its place among the observations (over the whole file);
 //! its id is that of its trace and its own. Exports are read one at a time.
+//! One of level `ERROR` is marked `outcome.failure` and has no gold.
 //! A generation that contains another generation is the wrapper of its framework around the same
 //! request, and is passed over.
 
@@ -14,8 +15,8 @@ use serde_json::{Map, Value};
 
 use super::chat::{answer_of, open, tools_of, turns_of};
 use super::gzip::{Opened, opened};
-use super::lines::{object_of, subject_of_row};
-use super::make::{finish, last_user, start, subject_of};
+use super::lines::{Ids, object_of, subject_of_row};
+use super::make::{finish, has_long_number, last_user, redact, start, subject_of};
 use super::records::{Record, Records};
 use super::{Format, IngestError, Reading, Row, SourceInfo};
 use crate::episode::{Answer, Episode, Gold, Tool};
@@ -38,6 +39,7 @@ pub(super) fn rows<'a, R: BufRead + 'a>(
         row: 0,
         is_done: false,
         is_checked: false,
+        ids: Ids::default(),
     })
 }
 
@@ -52,6 +54,7 @@ struct Exports<'a, R> {
     is_done: bool,
     /// Some export has shown that the format is right.
     is_checked: bool,
+    ids: Ids,
 }
 
 struct Export {
@@ -60,6 +63,8 @@ struct Export {
     observations: std::vec::IntoIter<Value>,
     /// Observations that are parents of a generation.
     wrappers: BTreeSet<String>,
+    /// Its text holds a whole number that may have lost digits.
+    has_long_number: bool,
 }
 
 impl<R: BufRead> Iterator for Exports<'_, R> {
@@ -67,11 +72,12 @@ impl<R: BufRead> Iterator for Exports<'_, R> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.is_done {
-            if let Some(row) = self
-                .export
-                .as_mut()
-                .and_then(|export| next_row(export, &mut self.row, self.source, self.reading))
-            {
+            let next = self.export.as_mut();
+            let next =
+                next.and_then(|export| next_row(export, &mut self.row, self.source, self.reading));
+            if let Some(mut row) = next {
+                let told = |episode| self.ids.tell_apart(episode);
+                row.result = row.result.map(|all| all.into_iter().map(told).collect());
                 return Some(Ok(row));
             }
             let record = match self.records.next() {
@@ -122,7 +128,8 @@ fn export_of(record: &Record) -> Result<Export, String> {
         return Err("no array \"observations\"".to_owned());
     };
     let wrappers = wrappers(&observations);
-    Ok(Export { rest, observations: observations.into_iter(), wrappers })
+    let has_long_number = has_long_number(&record.bytes);
+    Ok(Export { rest, observations: observations.into_iter(), wrappers, has_long_number })
 }
 
 /// Reads the next generation of an export.
@@ -138,7 +145,7 @@ fn next_row(
         let is_wrapper = text(&observation, "id").is_some_and(|id| export.wrappers.contains(id));
         if is_generation(&observation) && !is_wrapper {
             let location = Location { file: source.file.clone(), row: *row };
-            return Some(row_of(&export.rest, &observation, source, (reading, location)));
+            return Some(row_of(export, &observation, source, (reading, location)));
         }
     }
 }
@@ -149,11 +156,16 @@ fn is_generation(observation: &Value) -> bool {
 
 /// Returns the observations that are parents of a generation.
 fn wrappers(observations: &[Value]) -> BTreeSet<String> {
-    let generations = observations.iter().filter(|observation| is_generation(observation));
-    generations
-        .filter_map(|observation| text(observation, "parentObservationId"))
-        .map(str::to_owned)
-        .collect()
+    let generations = || observations.iter().filter(|observation| is_generation(observation));
+    let parent = |one| text(one, "parentObservationId");
+    let parents: BTreeSet<(&str, &str)> =
+        generations().filter_map(|one| Some((text(one, "id")?, parent(one)?))).collect();
+    // What is its own parent, at once or over another, contains nothing.
+    let is_ring = |one: &Value, parent: &str| {
+        text(one, "id").is_some_and(|id| id == parent || parents.contains(&(parent, id)))
+    };
+    let wrapper = |one| parent(one).filter(|parent| !is_ring(one, parent)).map(str::to_owned);
+    generations().filter_map(wrapper).collect()
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
@@ -161,12 +173,13 @@ fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 }
 
 fn row_of(
-    export: &Map<String, Value>,
+    export: &Export,
     observation: &Value,
     source: &SourceInfo,
     (reading, location): (&Reading, Location),
 ) -> Row {
     let content = Digest::of(observation.to_string().as_bytes());
+    let (export, has_long_number) = (&export.rest, export.has_long_number);
     let trace = export.get("trace");
     let nothing = Map::new();
     let own = observation.as_object().unwrap_or(&nothing);
@@ -187,9 +200,9 @@ fn row_of(
                 let id = trace_id.map_or_else(|| id.to_owned(), |trace| format!("{trace}/{id}"));
                 Episode { subject, ..start(source, location.clone(), Format::LangfuseExport, id) }
             };
-            let mut episode = episode(observation, start)?;
-            redacted = reading.rules.redact(&mut episode);
-            Ok(vec![finish(episode)?])
+            let mut episodes = vec![episode(observation, start)?];
+            redacted = redact(&reading.rules, &mut episodes);
+            episodes.into_iter().map(|episode| finish(episode, has_long_number)).collect()
         })
         .map_err(|reason| reading.rules.redact_text(&reason));
     Row { location, content, is_personal, redacted, result }
@@ -200,20 +213,27 @@ fn episode(observation: &Value, start: impl FnOnce(&str) -> Episode) -> Result<E
     let id = text(observation, "id").ok_or("the observation has no id")?;
     let part = |key: &str| open(observation.get(key).unwrap_or(&Value::Null));
     let turns = turns_of(&part("input")).map_err(|reason| format!("input: {reason}"))?;
-    let (answer, calls) =
-        answer_of(&part("output")).map_err(|reason| format!("output: {reason}"))?;
+    let is_error =
+        text(observation, "level").is_some_and(|level| level.eq_ignore_ascii_case("error"));
+    let answer = match answer_of(&part("output")) {
+        // An error leaves no answer, or something that is none.
+        Err(_) if is_error => None,
+        answer => Some(answer.map_err(|reason| format!("output: {reason}"))?),
+    };
     let mut episode = start(id);
     episode.tools = tools(observation);
     episode.query = query_of(last_user(&turns));
     episode.turns = turns;
     let model = text(observation, "model").or_else(|| text(observation, "providedModelName"));
-    episode.answer = Some(Answer {
-        model: model.unwrap_or("unknown").to_owned(),
-        text: answer,
-        calls: calls.clone(),
-    });
-    episode.flags.push("answer.recorded".to_owned());
-    if !calls.is_empty() {
+    let calls = answer.as_ref().map(|answer| answer.1.clone()).unwrap_or_default();
+    if let Some((text, calls)) = answer {
+        let model = model.unwrap_or("unknown").to_owned();
+        episode.answer = Some(Answer { model, text, calls });
+        episode.flags.push("answer.recorded".to_owned());
+    }
+    if is_error {
+        episode.flags.push("outcome.failure".to_owned());
+    } else if !calls.is_empty() {
         // The model's own calls are all there is to learn from; nobody has checked them.
         episode.gold = Gold::Calls { calls };
         episode.flags.push("gold.unchecked".to_owned());

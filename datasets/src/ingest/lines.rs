@@ -7,7 +7,7 @@ use ledger::catalogue::Location;
 use serde_json::{Map, Value};
 
 use super::gzip::{Opened, opened};
-use super::make::{finish, subject_at};
+use super::make::{finish, has_long_number, place_ids, redact, subject_at};
 use super::records::{Record, Records};
 use super::{Beside, Format, IngestError, Reading, Row, SourceInfo, episodes};
 use crate::episode::Episode;
@@ -109,37 +109,48 @@ impl<R: BufRead> Rows<'_, R> {
         self.is_checked = true;
         row.is_personal = format == Format::Episodes && episodes::is_personal(&object);
         let absent = absent.first().map(|key| format!("no field {key:?}"));
-        self.fill(&mut row, object, absent);
+        let read = self.read(&mut row, object, absent);
+        let finished = read.and_then(|episodes| self.finish(&mut row, episodes, &record.bytes));
+        row.result = finished.map_err(|reason| self.reading.rules.redact_text(&reason));
         Ok(row)
     }
 
-    /// Fills in whose the row is and what its reader makes of it, unless it is `wrong` already.
-    fn fill(&mut self, row: &mut Row, object: Map<String, Value>, wrong: Option<String>) {
+    /// Finds whose the row is and what its reader makes of it, unless it is `wrong` already.
+    fn read(
+        &self,
+        row: &mut Row,
+        object: Map<String, Value>,
+        wrong: Option<String>,
+    ) -> Result<Vec<Episode>, String> {
         let subject = subject_of_row(self.reading, &[&object]);
         row.is_personal |= !matches!(subject, Ok(None));
         let (source, beside) = (self.source, &self.reading.beside);
         let input = Input { object, source, location: row.location.clone(), beside };
-        let read = subject.and_then(|subject| match wrong {
-            Some(reason) => Err(reason),
-            None => Ok((subject, (self.read)(&input)?)),
-        });
-        let read = read.and_then(|(subject, episodes)| {
-            let named = episodes.into_iter().map(|mut episode| {
-                episode.subject = subject.clone().or(episode.subject);
-                episode
-            });
-            self.finish(row, named.collect())
-        });
-        row.result = read.map_err(|reason| self.reading.rules.redact_text(&reason));
+        let subject = subject?;
+        let mut episodes = match wrong {
+            Some(reason) => return Err(reason),
+            None => (self.read)(&input)?,
+        };
+        for episode in &mut episodes {
+            episode.subject = subject.clone().or(episode.subject.take());
+        }
+        Ok(episodes)
     }
 
-    fn finish(&mut self, row: &mut Row, episodes: Vec<Episode>) -> Result<Vec<Episode>, String> {
+    /// Brings the episodes of a row, whose bytes are `text`, into the form that is stored.
+    fn finish(
+        &mut self,
+        row: &mut Row,
+        mut episodes: Vec<Episode>,
+        text: &[u8],
+    ) -> Result<Vec<Episode>, String> {
         row.is_personal |= episodes.iter().any(|episode| episode.subject.is_some());
+        place_ids(&mut episodes);
+        let redacted = redact(&self.reading.rules, &mut episodes);
+        let has_long_number = has_long_number(text);
         let mut finished = Vec::with_capacity(episodes.len());
-        let mut redacted = 0;
-        for mut episode in episodes {
-            redacted += self.reading.rules.redact(&mut episode);
-            let episode = finish(episode)?;
+        for episode in episodes {
+            let episode = finish(episode, has_long_number)?;
             let keeps_id = self.reading.format == Format::Episodes;
             finished.push(if keeps_id { episode } else { self.ids.tell_apart(episode) });
         }
@@ -174,7 +185,7 @@ pub(super) fn subject_of_row(
 /// ids are not shared, instead of the id and a digest. Two of a million ids would be taken for one
 /// with a chance of 1 in 37 million; the second would be named `~2` then, and nothing be lost.
 #[derive(Default)]
-struct Ids {
+pub(super) struct Ids {
     /// First content of each id.
     first: BTreeMap<u64, u64>,
     /// How many contents each id has that has several.
@@ -186,7 +197,7 @@ struct Ids {
 impl Ids {
     /// Gives a row that shares its id with another row of the file, but not its content, an id of
     /// its own. Rows that are wholly equal keep one id, so that the second is a repetition.
-    fn tell_apart(&mut self, mut episode: Episode) -> Episode {
+    pub(super) fn tell_apart(&mut self, mut episode: Episode) -> Episode {
         let id = short(ledger::Digest::of(episode.source.external_id.as_bytes()));
         let content = short(episode.content_digest());
         if *self.first.entry(id).or_insert(content) == content {

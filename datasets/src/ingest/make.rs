@@ -1,17 +1,23 @@
 //! Making episodes, in the form in which they are stored.
 
+use std::collections::BTreeSet;
+
 use ledger::Digest;
 use ledger::catalogue::Location;
 use serde_json::{Map, Value};
 
 use super::chat::open;
 use super::{Format, SourceInfo};
-use crate::episode::{Episode, Gold, Source, Turn};
-use crate::gold::GoldError;
+use crate::episode::{Call, Episode, Gold, Source, Turn};
+use crate::gold::{GoldError, is_writable};
 use crate::manifest::Stored;
+use crate::redact::Rules;
 
 /// Greatest whole number that canonical JSON (RFC 8785) keeps exactly.
 const EXACT_MAX: u64 = 1 << 53;
+
+/// Least digits of a whole number that may lose some as a float.
+const LONG_DIGITS: usize = 17;
 
 /// Deepest nesting that is read again, as in serde_json.
 const DEPTH_MAX: usize = 127;
@@ -47,6 +53,14 @@ pub(super) fn start(
 /// Makes an id of what identifies a row that has none: the question that it asks.
 pub(super) fn id_of(question: &str) -> String {
     format!("q-{}", Digest::of(question.as_bytes()).short())
+}
+
+/// Makes a gold of an answer's text. A blank text is no gold: nobody wants to be answered so.
+pub(super) fn text_gold(text: &str) -> Gold {
+    if text.trim().is_empty() {
+        return Gold::None;
+    }
+    Gold::Text { text: text.to_owned() }
 }
 
 /// Says why a gold cannot be read, without quoting it: the row may be somebody's, and reasons stay
@@ -103,12 +117,20 @@ pub(super) fn last_user(turns: &[Turn]) -> &str {
 ///
 /// A whole number that the form would change is refused. The reason does not quote it, because
 /// reasons stand in the log for ever, and the number may be somebody's.
-pub(super) fn finish(mut episode: Episode) -> Result<Episode, String> {
+///
+/// `has_long_number` says what [`has_long_number`] says of the row: a whole number beyond 2^64 has
+/// become a float by now, and nothing but its digits in the row tell it from `1e300`.
+pub(super) fn finish(mut episode: Episode, has_long_number: bool) -> Result<Episode, String> {
     episode.flags.sort();
     episode.flags.dedup();
     episode.schema = episode.lowest_schema();
+    if !is_callable(&episode) {
+        let what = "the name of a tool holds a quote or an angle bracket, so that no call of it \
+                    can be written";
+        return Err(what.to_owned());
+    }
     let value = serde_json::to_value(&episode).map_err(|error| error.to_string())?;
-    if is_inexact(&value) {
+    if is_inexact(&value, has_long_number) {
         let what = "a whole number is beyond 2^53 and would lose digits: write it as text";
         return Err(what.to_owned());
     }
@@ -129,14 +151,108 @@ fn is_deeper(value: &Value, depth: usize) -> bool {
     }
 }
 
-fn is_inexact(value: &Value) -> bool {
+/// Says whether all calls of an episode can be written in a wrapper, and so all of its tools.
+fn is_callable(episode: &Episode) -> bool {
+    let said = episode.turns.iter().flat_map(|turn| &turn.tool_calls);
+    let answered = episode.answer.iter().flat_map(|answer| &answer.calls);
+    let called = said.chain(answered).chain(episode.gold.calls()).map(|Call { name, .. }| name);
+    called.chain(episode.tools.iter().map(|tool| &tool.name)).all(|name| is_writable(name))
+}
+
+fn is_inexact(value: &Value, has_long_number: bool) -> bool {
     match value {
         Value::Number(number) => {
             let magnitude = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-            magnitude.is_some_and(|magnitude| magnitude > EXACT_MAX)
+            match (magnitude, number.as_f64()) {
+                (Some(magnitude), _) => magnitude > EXACT_MAX,
+                // Beyond 2^53, no float has a fraction.
+                (None, Some(float)) => has_long_number && float.abs() > EXACT_MAX as f64,
+                (None, None) => false,
+            }
         }
-        Value::Array(items) => items.iter().any(is_inexact),
-        Value::Object(members) => members.values().any(is_inexact),
+        Value::Array(items) => items.iter().any(|item| is_inexact(item, has_long_number)),
+        Value::Object(members) => members.values().any(|item| is_inexact(item, has_long_number)),
         _ => false,
     }
+}
+
+/// Says whether a text has a run of 17 or more digits that is no part of a decimal or of a number
+/// with an exponent. It may stand inside a string, because arguments often are JSON text.
+pub(super) fn has_long_number(text: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(start) = text.get(at..).and_then(|rest| rest.iter().position(u8::is_ascii_digit))
+    {
+        let start = at + start;
+        let rest = text.get(start..).unwrap_or_default();
+        let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let before = start.checked_sub(1).and_then(|place| text.get(place));
+        let is_decimal =
+            matches!(before, Some(b'.')) || matches!(rest.get(length), Some(b'.' | b'e' | b'E'));
+        if length >= LONG_DIGITS && !is_decimal {
+            return true;
+        }
+        at = start + length;
+    }
+    false
+}
+
+/// Tells the episodes of one row apart, where it gives several: all of them have `#<place>`, the
+/// first too, so that what stands before the last `#` is the row.
+pub(super) fn place_ids(episodes: &mut [Episode]) {
+    if episodes.len() < 2 {
+        return;
+    }
+    let row_of = |id: &str| id.rsplit_once('#').map(|(row, _)| row.to_owned());
+    let rows: BTreeSet<String> =
+        episodes.iter().filter_map(|episode| row_of(&episode.source.external_id)).collect();
+    for episode in episodes {
+        let id = &mut episode.source.external_id;
+        // A row's own id may hold the sign as well.
+        if !id.contains('#') || rows.contains(id.as_str()) {
+            id.push_str("#0");
+        }
+    }
+}
+
+/// Takes out what the rules find in the episodes of one row, and says at how many places.
+///
+/// An id that was made of the question is made again of what is left of it: a digest of a phone
+/// number can be guessed. One from the row, and the name of a model, are read like other texts.
+pub(super) fn redact(rules: &Rules, episodes: &mut [Episode]) -> u64 {
+    let mut places: u64 = episodes.iter_mut().map(|episode| rules.redact(episode)).sum();
+    let is_changed = places > 0;
+    let question = episodes.first().map(|episode| episode.query.clone()).unwrap_or_default();
+    let mut text = |text: &mut String| {
+        let redacted = rules.redact_text(text);
+        places += u64::from(redacted != *text);
+        *text = redacted;
+    };
+    for episode in episodes {
+        let (mut id, place) = match episode.source.external_id.rsplit_once('#') {
+            Some((id, place)) if place.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (id.to_owned(), format!("#{place}"))
+            }
+            _ => (episode.source.external_id.clone(), String::new()),
+        };
+        match made_with(&id) {
+            Some(prefix) if is_changed => {
+                id = format!("{prefix}{}", Digest::of(question.as_bytes()).short());
+            }
+            Some(_) => {}
+            None => text(&mut id),
+        }
+        episode.source.external_id = id + &place;
+        if let Some(answer) = &mut episode.answer {
+            text(&mut answer.model);
+        }
+    }
+    places
+}
+
+/// Returns how an id begins that was made of what was asked; none for other ids.
+fn made_with(id: &str) -> Option<&str> {
+    let (prefix, digest) = id.split_at_checked(2)?;
+    let is_digest = digest.len() == Digest::of(b"").short().len()
+        && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (matches!(prefix, "q-" | "x-") && is_digest).then_some(prefix)
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Format;
 use super::hermes::tool_of;
 use super::lines::Input;
-use super::make::{id_of, last_user, start};
+use super::make::{id_of, last_user, start, text_gold};
 use crate::episode::{Answer, Call, Episode, Gold, Tool, Turn};
 use crate::export::extra;
 use crate::literal::{self, Dialect};
@@ -81,7 +81,7 @@ fn answer(episode: &mut Episode, message: &Message) -> Result<(), String> {
         if !message.has_text {
             return Err("an answer with neither text nor call".to_owned());
         }
-        episode.gold = Gold::Text { text: content.clone() };
+        episode.gold = text_gold(content);
         return Ok(());
     }
     episode.track = "toolcall".to_owned();
@@ -164,7 +164,11 @@ fn text_of(content: &Value) -> Result<String, String> {
         _ => return Err("content that is neither text nor parts".to_owned()),
     };
     let part = |part: &Value| {
-        let text = part.as_str().or_else(|| part.get("text")?.as_str());
+        let kind = part.get("type").and_then(Value::as_str);
+        let is_text =
+            matches!(kind, None | Some("text" | "input_text" | "output_text" | "refusal"));
+        let text = || part.get("text").or_else(|| part.get("refusal"))?.as_str();
+        let text = part.as_str().or_else(|| text().filter(|_| is_text));
         // What is not text would be lost, and the answer may hang on it.
         text.map(str::to_owned).ok_or_else(|| "a part of the content is no text".to_owned())
     };
@@ -173,10 +177,10 @@ fn text_of(content: &Value) -> Result<String, String> {
 
 fn calls(object: &Map<String, Value>) -> Result<Vec<&Value>, String> {
     match object.get("tool_calls") {
-        None | Some(Value::Null) => {
+        Some(Value::Array(calls)) if !calls.is_empty() => Ok(calls.iter().collect()),
+        None | Some(Value::Null | Value::Array(_)) => {
             Ok(object.get("function_call").filter(|call| !call.is_null()).into_iter().collect())
         }
-        Some(Value::Array(calls)) => Ok(calls.iter().collect()),
         Some(_) => Err("\"tool_calls\" are no list".to_owned()),
     }
 }

@@ -8,7 +8,9 @@
 //!   numbered from 1. A value ends where its brackets close, so that one broken inside costs
 //!   itself only. A closing bracket closes everything that was opened after its partner. Where a
 //!   bracket is missing, a `{` that no JSON could have there begins the next row: behind a comma in
-//!   an array, at the beginning of a line elsewhere.
+//!   an array, at the beginning of a line elsewhere. No JSON text holds a raw line feed, so that a
+//!   text that is still open where its line ends is broken: it ends there, and the next line that
+//!   begins with a `{` no deeper than the row itself begins the next row.
 //!
 //! The rule: a file whose first byte that is not blank is `[` holds values. One whose first line is
 //! an object that closes in that line, or no object at all, holds lines. Where the object stays
@@ -87,6 +89,8 @@ pub(super) struct Records<R> {
     in_array: bool,
     /// The next thing in the array should be an element.
     wants_element: bool,
+    /// The line that is being read, where the file holds values.
+    line: Line,
 }
 
 impl<R: BufRead> Records<R> {
@@ -94,7 +98,8 @@ impl<R: BufRead> Records<R> {
     pub(super) fn new(input: R, keys: &'static [&'static str], longest: usize) -> Self {
         let input = Held { bytes: Vec::new(), at: 0, failed: None, rest: input };
         let (in_array, wants_element) = (false, false);
-        Self { input, keys, longest, shape: None, row: 0, in_array, wants_element }
+        let line = Line { indent: 0, at_start: true };
+        Self { input, keys, longest, shape: None, row: 0, in_array, wants_element, line }
     }
 
     /// Returns the place of the row that is being read.
@@ -159,6 +164,9 @@ impl<R: BufRead> Records<R> {
                 let none = Taker::new(self.longest);
                 return Ok(is_cut_off.then(|| none.finish(self.row, Some(Fault::ArrayCutOff))));
             };
+            if !matches!(byte, b'{' | b'[') || (byte == b'[' && !self.in_array) {
+                self.line.pass(byte);
+            }
             match byte {
                 b' ' | b'\t' | b'\n' | b'\r' => self.input.consume(1),
                 b',' => {
@@ -191,7 +199,7 @@ impl<R: BufRead> Records<R> {
     fn bracketed(&mut self) -> io::Result<Record> {
         let mut taker = Taker::new(self.longest);
         let within = if self.in_array { Within::Array } else { Within::File };
-        let mut scan = Scan::new(within);
+        let mut scan = Scan::new(within, self.line);
         loop {
             let buffer = self.input.filled()?;
             if buffer.is_empty() {
@@ -204,6 +212,7 @@ impl<R: BufRead> Records<R> {
             taker.take(buffer.get(..length).unwrap_or_default());
             self.input.consume(length);
             if end.is_some() {
+                self.line = scan.line;
                 return Ok(taker.finish(self.row, None));
             }
         }
@@ -279,6 +288,26 @@ impl Taker {
     }
 }
 
+/// Where in its line a byte stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Line {
+    /// Blanks at its beginning.
+    indent: u64,
+    /// Nothing but blanks stood in it so far.
+    at_start: bool,
+}
+
+impl Line {
+    /// Goes over a byte.
+    fn pass(&mut self, byte: u8) {
+        match byte {
+            b'\n' => *self = Self { indent: 0, at_start: true },
+            b' ' | b'\t' | b'\r' => self.indent += u64::from(self.at_start),
+            _ => self.at_start = false,
+        }
+    }
+}
+
 /// Follows brackets and strings, without calling itself: no depth is too deep.
 #[derive(Default)]
 struct Scan {
@@ -291,7 +320,11 @@ struct Scan {
     is_escaped: bool,
     /// Last byte that is no white space.
     last: u8,
-    at_line_start: bool,
+    line: Line,
+    /// Deepest indent of the line in which the next row may begin.
+    indent_max: u64,
+    /// A line ended inside a string, which no JSON has.
+    is_broken: bool,
 }
 
 /// What a value that is followed stands in, which says where it ends if it is broken.
@@ -305,8 +338,11 @@ enum Within {
 }
 
 impl Scan {
-    fn new(within: Within) -> Self {
-        Self { within, ..Self::default() }
+    /// Follows a value that begins in `line`.
+    fn new(within: Within, line: Line) -> Self {
+        // `[{` on one line has the next row one blank in, where the rows are lined up.
+        let indent_max = line.indent + u64::from(!line.at_start);
+        Self { within, line, indent_max, ..Self::default() }
     }
 
     /// Follows more bytes of a value that begins with a bracket. Returns how many of them belong
@@ -315,6 +351,10 @@ impl Scan {
         for (at, &byte) in bytes.iter().enumerate() {
             if self.in_string {
                 match byte {
+                    b'\n' => {
+                        (self.in_string, self.is_escaped, self.is_broken) = (false, false, true);
+                        self.line.pass(byte);
+                    }
                     _ if self.is_escaped => self.is_escaped = false,
                     b'\\' => self.is_escaped = true,
                     b'"' => self.in_string = false,
@@ -323,14 +363,11 @@ impl Scan {
                 continue;
             }
             match byte {
-                b' ' | b'\t' | b'\r' => {
-                    self.at_line_start = false;
+                b' ' | b'\t' | b'\r' | b'\n' => {
+                    self.line.pass(byte);
                     continue;
                 }
-                b'\n' => {
-                    self.at_line_start = true;
-                    continue;
-                }
+                b']' if self.within == Within::Array && self.is_back() => return Some(at),
                 b'"' => self.in_string = true,
                 b'{' if self.begins_next() => return Some(at),
                 b'{' | b'[' if self.kinds.len() < KINDS_MAX => self.kinds.push(byte),
@@ -344,25 +381,35 @@ impl Scan {
                         None => self.kinds.clear(),
                     }
                     if self.kinds.is_empty() {
+                        self.line.pass(byte);
                         return Some(at + 1);
                     }
                 }
                 _ => {}
             }
-            (self.last, self.at_line_start) = (byte, false);
+            self.last = byte;
+            self.line.pass(byte);
         }
         None
+    }
+
+    /// Says whether the value is broken, and a line begins now that is no deeper than it.
+    fn is_back(&self) -> bool {
+        self.is_broken && self.line.at_start && self.line.indent <= self.indent_max
     }
 
     /// Says whether a `{` that comes now cannot belong to the value, and looks like the next row.
     fn begins_next(&self) -> bool {
         let in_object = self.kinds.last() == Some(&b'{') && self.deeper == 0;
-        in_object
-            && match self.within {
-                Within::Unknown => false,
-                Within::Array => self.last == b',',
-                Within::File => self.at_line_start && self.last != b':',
+        match self.within {
+            Within::Unknown => false,
+            _ if self.is_back() => true,
+            Within::Array => in_object && self.last == b',',
+            Within::File => {
+                let at_line_start = self.line.at_start && self.line.indent == 0;
+                in_object && at_line_start && self.last != b':'
             }
+        }
     }
 }
 
@@ -422,6 +469,8 @@ impl<R: BufRead> Held<R> {
             } else if scan.feed(line).is_some() {
                 return Shape::Values;
             }
+            // Lines come without their ends here, and a string does not outlive its line.
+            scan.feed(b"\n");
             seen += 1;
         }
         if seen > 1 { Shape::Values } else { Shape::Lines }

@@ -119,11 +119,16 @@ fn choices(events: &[Value]) -> Value {
             calls.entry(at).or_default().add(call.get("function").unwrap_or(call));
         }
     }
+    let first = events.iter().filter_map(|event| event.get("choices")?.as_array()).flatten();
+    let why = first
+        .filter(|choice| index(choice).unwrap_or_default() == 0)
+        .filter_map(|choice| choice.get("finish_reason").filter(|why| is_something(why)))
+        .next_back();
     let calls: Vec<Value> = calls.into_values().chain(old_call).map(Pieces::call).collect();
     let message = json!({ "role": "assistant", "content": content, "tool_calls": calls });
     let choice = match text {
-        Some(text) => json!({ "text": text }),
-        None => json!({ "message": message }),
+        Some(text) => json!({ "text": text, "finish_reason": why }),
+        None => json!({ "message": message, "finish_reason": why }),
     };
     json!({ "model": model, "choices": [choice] })
 }
@@ -131,7 +136,7 @@ fn choices(events: &[Value]) -> Value {
 /// Anthropic's messages: blocks of content by index.
 fn message(events: &[Value]) -> Value {
     let mut blocks: BTreeMap<u64, (Map<String, Value>, String)> = BTreeMap::new();
-    let mut model = Value::Null;
+    let (mut model, mut why) = (Value::Null, Value::Null);
     for event in events {
         let at = event.get("index").and_then(Value::as_u64).unwrap_or_default();
         if let Some(name) = event.get("message").and_then(|message| message.get("model")) {
@@ -139,6 +144,10 @@ fn message(events: &[Value]) -> Value {
         }
         if let Some(Value::Object(block)) = event.get("content_block") {
             blocks.insert(at, (block.clone(), String::new()));
+        }
+        if let Some(reason) = event.get("delta").and_then(|delta| delta.get("stop_reason")) {
+            why = reason.clone();
+            continue;
         }
         if let Some(delta) = event.get("delta") {
             let pieces = &mut blocks.entry(at).or_default().1;
@@ -148,7 +157,7 @@ fn message(events: &[Value]) -> Value {
     }
     let content: Vec<Value> =
         blocks.into_values().map(|block| block_of(block.0, block.1)).collect();
-    json!({ "model": model, "role": "assistant", "content": content })
+    json!({ "model": model, "role": "assistant", "content": content, "stop_reason": why })
 }
 
 fn block_of(mut block: Map<String, Value>, pieces: String) -> Value {

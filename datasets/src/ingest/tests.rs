@@ -176,7 +176,7 @@ fn hermes_dialogues_give_an_episode_for_each_answer_that_calls() {
     let episodes = rows[0].result.as_ref().unwrap();
     assert_eq!(episodes.len(), 2);
     let ids: Vec<&str> = episodes.iter().map(|e| e.source.external_id.as_str()).collect();
-    assert_eq!(ids, ["h", "h#6"]);
+    assert_eq!(ids, ["h#0", "h#6"]);
     assert_eq!((episodes[0].turns.len(), episodes[1].turns.len()), (2, 6));
     assert_eq!((episodes[0].query.as_str(), episodes[1].query.as_str()), ("Do a.", "Do b."));
     assert_eq!(episodes[0].tools[0].name, "f");

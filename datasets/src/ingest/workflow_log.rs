@@ -2,7 +2,8 @@
 //! user_query, assistant_response, tool_calls, success, error, execution_time_ms, cost_usd}`.
 //!
 //! What the agent did is all there is to learn from, and nobody has checked it: calls and plain
-//! answers are golds marked `gold.unchecked`. A row that says that it failed has no gold.
+//! answers are golds marked `gold.unchecked`. A row that says that it failed, or that names an
+//! error, has no gold.
 
 use serde_json::Value;
 
@@ -30,9 +31,12 @@ pub(super) fn read(input: &Input<'_>) -> Result<Vec<Episode>, String> {
     }
     episode.turns.push(Turn::text("user", query));
     episode.query = query_of(query);
-    let response = response(input)?;
-    let calls = calls(input)?;
-    let success = input.object.get("success").and_then(Value::as_bool);
+    let (response, said) = response(input)?;
+    let mut calls = calls(input)?;
+    if calls.is_empty() {
+        calls = said;
+    }
+    let success = success(input)?;
     match success {
         Some(true) => episode.flags.push("outcome.success".to_owned()),
         Some(false) => episode.flags.push("outcome.failure".to_owned()),
@@ -59,14 +63,46 @@ pub(super) fn read(input: &Input<'_>) -> Result<Vec<Episode>, String> {
     Ok(vec![episode])
 }
 
-/// Reads what was said; none where it is blank.
-fn response(input: &Input<'_>) -> Result<Option<String>, String> {
+/// Reads how the agent fared: what `success` says, unless `error` says that something went wrong.
+fn success(input: &Input<'_>) -> Result<Option<bool>, String> {
+    let unread = || "field \"success\" is neither yes nor no".to_owned();
+    let success = match input.object.get("success") {
+        None | Some(Value::Null) => None,
+        Some(Value::Bool(success)) => Some(*success),
+        Some(Value::Number(number)) => match number.as_f64() {
+            Some(0.0) => Some(false),
+            Some(1.0) => Some(true),
+            _ => return Err(unread()),
+        },
+        Some(Value::String(text)) => match text.trim().to_ascii_lowercase().as_str() {
+            "" | "null" | "none" => None,
+            "true" | "1" | "yes" | "success" | "ok" => Some(true),
+            "false" | "0" | "no" | "failure" | "failed" | "error" => Some(false),
+            _ => return Err(unread()),
+        },
+        Some(_) => return Err(unread()),
+    };
+    let is_error = match input.object.get("error") {
+        None | Some(Value::Null | Value::Bool(false)) => false,
+        Some(Value::String(text)) => {
+            !matches!(text.trim().to_ascii_lowercase().as_str(), "" | "null" | "none")
+        }
+        Some(Value::Array(items)) => !items.is_empty(),
+        Some(Value::Object(members)) => !members.is_empty(),
+        Some(_) => true,
+    };
+    Ok(if is_error { Some(false) } else { success })
+}
+
+/// Reads what was said, none where it is blank, and the calls that stand in it.
+fn response(input: &Input<'_>) -> Result<(Option<String>, Vec<Call>), String> {
     match input.object.get("assistant_response") {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok((!text.trim().is_empty()).then(|| text.clone())),
+        None | Some(Value::Null) => Ok((None, Vec::new())),
+        Some(Value::String(text)) => {
+            Ok(((!text.trim().is_empty()).then(|| text.clone()), Vec::new()))
+        }
         Some(message @ Value::Object(_)) => {
-            let read = answer_of(message).map_err(|reason| format!("response: {reason}"))?;
-            Ok(read.0)
+            answer_of(message).map_err(|reason| format!("response: {reason}"))
         }
         Some(_) => Err("field \"assistant_response\" is no text".to_owned()),
     }

@@ -26,7 +26,7 @@ fn samples_give_an_episode_for_each_answer_that_is_trained_on() {
     let ids = |row: usize| -> Vec<&str> {
         all[row].iter().map(|episode| episode.source.external_id.as_str()).collect()
     };
-    assert_eq!(ids(1), ["shop-2", "shop-2#7"]);
+    assert_eq!(ids(1), ["shop-2#0", "shop-2#7"]);
     assert!(ids(0)[0].starts_with("q-"));
     assert_eq!(ids(4), ["5"]);
     let first = &all[0][0];
