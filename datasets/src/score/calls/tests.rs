@@ -117,7 +117,8 @@ fn no_call_is_right_where_nothing_can_be_decoded() {
         let scored = of(&gold, answer);
         assert!(scored.strict.exact && scored.lenient.exact, "{answer}");
     }
-    assert_eq!(of(&gold, "<tool_call name=\"f\">{x").issues, ["invalid_tool_call_format"]);
+    let issues = of(&gold, "<tool_call name=\"f\">{x").issues;
+    assert_eq!(issues, ["invalid_tool_call_format", "unexpected_call"]);
     assert_eq!(of(&gold, " ").issues, ["empty_answer"]);
     for answer in ["<tool_call name=\"f\">{}</tool_call>", "Well, {'name': 'f', 'arguments': {}}"] {
         let scored = of(&gold, answer);
@@ -410,5 +411,23 @@ proptest! {
         prop_assert_eq!(one.strict.name, all.strict.name);
         let name = u32::from(one.strict.name);
         prop_assert_eq!(one.strict.true_positives + name, all.strict.true_positives);
+    }
+}
+
+#[test]
+fn what_may_be_a_call_is_not_right_where_none_is() {
+    let call = write_wrapper(&call("f", json!({ "a": 1 })));
+    let braces = format!("{}{call}", "{".repeat(1_001));
+    for answer in ["<tool_call name=\"f\">{x", "I do <tool_call", &braces, &"{ ".repeat(1_001)] {
+        let scored = of(&Expected::NoCall, answer);
+        for reading in [scored.strict, scored.lenient] {
+            assert!(!reading.exact && !reading.name && reading.false_positives > 0);
+        }
+        assert!(scored.issues.contains(&"unexpected_call".to_owned()));
+    }
+    // Many objects of a JSON value are read as a whole, and few braces are searched.
+    let list = json!(vec![json!({ "x": 1 }); 1_500]).to_string();
+    for answer in ["No tool fits.", "{}", "a { b", &list, ""] {
+        assert!(of(&Expected::NoCall, answer).lenient.exact);
     }
 }
