@@ -271,8 +271,8 @@ fn assigned(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     fits.then_some((start, end))
 }
 
-/// Cuts a value where the next parameter of a query (`&name=`) or an escaped mark (`&quot;`) begins;
-/// another `&` may be part of a password. `next` stands behind the value.
+/// Cuts a value where the next parameter of a query (`&name=`) or an escaped mark (`&quot;`)
+/// begins; another `&` may be part of a password. `next` stands behind the value.
 fn before_parameter(value: &str, next: u8) -> &str {
     for (at, _) in value.match_indices('&') {
         let rest = value.get(at + 1..).unwrap_or_default();

@@ -51,8 +51,8 @@ pub(super) fn digest() -> Digest {
             "options": "any of the values; \"\" may be left out; none is the empty list; members \
                         of objects have options; lenient: texts without space and ,./-_*^, lower \
                         case, \" for '",
-            "no_call": "exact where nothing can be decoded to a call, no wrapper opens, and the whole \
-                        answer was searched; else one false positive at least",
+            "no_call": "exact where nothing can be decoded to a call, no wrapper opens, and all \
+                        of the answer was searched; else one false positive at least",
         },
         "leaves": "the name, and (path, scalar) of arguments; numbers by value; of options those \
                    of the first value, none where it may be left out",
