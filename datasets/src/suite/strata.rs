@@ -57,6 +57,10 @@ const PHRASES: [&str; 9] = [
     "change that to",
 ];
 
+/// Words whose `not` says that something is not done.
+const VERBS: [&str; 10] =
+    ["can", "could", "did", "do", "does", "may", "rather", "should", "will", "would"];
+
 /// Most words from `not` to `but`.
 const NOT_BUT_MAX: usize = 5;
 
@@ -128,12 +132,15 @@ fn corrects(turn: &str) -> bool {
         || not_but(&said)
 }
 
-/// Says whether a few words stand between `not` and `but`, as in "not Paris but Rome".
+/// Says whether a few words stand between `not` and `but`, as in "not Paris but Rome", where the
+/// `not` is none of a verb, as in "I do not mind, but".
 fn not_but(said: &[String]) -> bool {
     let mut since: Option<usize> = None;
+    let mut before = "";
     for (place, word) in said.iter().enumerate() {
+        let of_verb = VERBS.contains(&std::mem::replace(&mut before, word.as_str()));
         match word.as_str() {
-            "not" => since = Some(place),
+            "not" => since = (!of_verb).then_some(place),
             "but" if since.is_some_and(|not| (2..=NOT_BUT_MAX).contains(&(place - not))) => {
                 return true;
             }
