@@ -12,10 +12,11 @@ use crate::template::normalise_query;
 
 mod between;
 mod context;
+mod rendered;
 mod text;
 
 pub use between::{NearPair, NearRows, Overlap, PairReport, RowPair, between};
-pub(crate) use context::Questions;
+pub(crate) use context::{Questions, stands_alone};
 pub use text::{InText, Part, in_text};
 
 /// Pairs of a case and a row that [`LeakReport`] shows.
@@ -28,8 +29,8 @@ pub struct LeakReport {
     /// Cases whose question stands among the rows, each once, with the first such row.
     pub shared_questions: Vec<Shared>,
     /// Cases whose question stands in what a row shows beside its own question (system text,
-    /// examples, earlier turns), each once, with the first such row. Questions of fewer than four
-    /// words are not looked for.
+    /// examples, earlier turns and calls, tools, gold, recorded answer), each once, with the first
+    /// such row. Questions of fewer than four words are not looked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_context: Vec<Shared>,
     /// The most similar pairs that are not the same question, most similar first.
@@ -131,10 +132,12 @@ fn in_context(train: &[(u64, &Episode)], cases: &[Case], queries: &[String]) -> 
     first
 }
 
-/// Returns the questions that stand in any turn of a row.
+/// Returns the questions that stand in any text of a row that is rendered or trained on.
 pub(crate) fn shown(row: &Episode, questions: &Questions) -> Vec<usize> {
-    let found: BTreeSet<usize> =
-        row.turns.iter().flat_map(|turn| questions.within(&turn.content)).collect();
+    let mut found = BTreeSet::new();
+    if !questions.is_empty() {
+        rendered::each(row, &mut |text| found.extend(questions.within(text)));
+    }
     found.into_iter().collect()
 }
 

@@ -13,6 +13,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use crate::episode::Episode;
+use crate::leak::stands_alone;
 use crate::template::normalise_query;
 
 /// Ends a list of places.
@@ -113,9 +114,12 @@ pub fn earliest_near<'a>(
 pub(crate) struct Shingles(Vec<u64>);
 
 impl Shingles {
-    /// Cuts a normalised query into runs of words. A shorter query is one shingle.
+    /// Cuts a normalised query into runs of words. A shorter query is one shingle. Where a script
+    /// has no spaces between words, and in Korean, whose words change their ends, each letter is a
+    /// word.
     pub(crate) fn of(normalised: &str, words: u32) -> Self {
-        let all: Vec<&str> = normalised.split(' ').filter(|word| !word.is_empty()).collect();
+        let mut all: Vec<&str> = Vec::new();
+        normalised.split(' ').for_each(|word| push_words(word, &mut all));
         let size = usize::try_from(words).unwrap_or(usize::MAX).clamp(1, all.len().max(1));
         let mut hashes: Vec<u64> = all.windows(size).map(hash_of_run).collect();
         hashes.sort_unstable();
@@ -132,6 +136,21 @@ impl Shingles {
     pub(crate) fn hashes(&self) -> &[u64] {
         &self.0
     }
+}
+
+/// Adds a word, or its letters where these are words of their own, with what stands between them.
+fn push_words<'a>(word: &'a str, all: &mut Vec<&'a str>) {
+    let mut rest = word;
+    let is_letter =
+        |c: char| stands_alone(c) || matches!(c, '\u{1100}'..='\u{11ff}' | '\u{ac00}'..='\u{d7ff}');
+    while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_letter(*c)) {
+        let (before, here) = rest.split_at(at);
+        let (letter, after) = here.split_at(c.len_utf8());
+        all.extend((!before.is_empty()).then_some(before));
+        all.push(letter);
+        rest = after;
+    }
+    all.extend((!rest.is_empty()).then_some(rest));
 }
 
 /// Returns the Jaccard similarity of two sorted sets; two empty ones share nothing.

@@ -68,7 +68,7 @@ pub enum RulesError {
 impl Rule {
     const ALL: [Self; 5] = [Self::Card, Self::Email, Self::Iban, Self::Phone, Self::Secrets];
     /// Version of what the rules find. Any change that finds more or less raises it.
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     const fn name(self) -> &'static str {
         match self {
@@ -142,9 +142,9 @@ impl Rules {
 
     /// Puts placeholders into all texts of an episode, and says at how many places.
     ///
-    /// Texts are those of turns, calls (with the names of their arguments), descriptions and
-    /// schemas of tools, the gold, the answer and the query. Names and ids of sources, tools and
-    /// subjects stay.
+    /// Texts are those of turns, calls (with their names and those of their arguments), tools with
+    /// their names and schemas, the gold, the answer with its model, and the query. Names and ids
+    /// of sources and subjects stay.
     pub fn redact(&self, episode: &mut Episode) -> u64 {
         if self.on.is_empty() {
             return 0;

@@ -1,7 +1,8 @@
 //! Splits: which rows are trained on, which are held out for choices, and which are left out.
 //!
-//! A row's side is a salted hash of its question, so that it never changes as data grows. What is
-//! left out depends on suites and on earlier rows only.
+//! A row's side is a salted hash of its session, where it has one, else of its question, so that it
+//! never changes as data grows and no conversation stands on both sides. What is left out depends
+//! on suites and on earlier rows only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,9 @@ use crate::template::normalise_query;
 
 pub use crate::near::NearDuplicate;
 
+/// Format of rows whose ids are those of a trace and of an observation in it.
+const LANGFUSE: &str = "langfuse-export";
+
 /// Version of the form of [`SplitManifest`].
 pub const SPLIT_SCHEMA: u32 = 1;
 
@@ -28,7 +32,7 @@ pub const SPLIT_SCHEMA: u32 = 1;
 pub struct SplitSpec {
     /// Salt of the hash that decides the sides.
     pub salt: String,
-    /// Share of questions held out, from 0 to 1.
+    /// Share of sessions and questions held out, from 0 to 1.
     pub dev_fraction: f64,
     /// When two questions count as near duplicates.
     pub near_duplicate: NearDuplicate,
@@ -106,7 +110,7 @@ pub struct RowRef {
     pub episode: Digest,
     /// Digest of its content, wherever it came from.
     pub content: Digest,
-    /// Digest of the normalised query, which keeps rows together.
+    /// Digest of what keeps rows together: the session, else the normalised query.
     pub group: Digest,
     /// Gold calls and arguments of the first, as in `calls=1 args=2`.
     pub stratum: String,
@@ -149,8 +153,8 @@ pub enum SplitError {
         /// Reasons with counts.
         reasons: String,
     },
-    /// A question stands on both sides, or in a suite and in the training side.
-    #[error("event {seq} stands on both sides: its question is also {other}")]
+    /// A question or session stands on both sides, or a question in a suite and among the rows.
+    #[error("event {seq} stands on both sides: its question or session is also {other}")]
     Overlap {
         /// Event of the row.
         seq: u64,
@@ -221,7 +225,27 @@ impl SplitManifest {
     }
 }
 
-/// Returns the side of a question (a normalised query): a salted hash, whatever else there is.
+/// Returns what keeps rows together: the session of a row, which is its source and a part of its id
+/// there, else its normalised query.
+///
+/// Rows of one conversation have ids `<session>#<place>`. Those of a Langfuse export are
+/// `<trace>/<observation>`, and a trace is a session. A row whose id names no session has none.
+pub fn group_key(row: &Episode) -> String {
+    match session(row) {
+        // A query has no line ends, so that none is ever the key of a session.
+        Some(session) => format!("session\n{}\n{session}", row.source.name),
+        None => row.group(),
+    }
+}
+
+fn session(row: &Episode) -> Option<&str> {
+    let id = row.source.external_id.as_str();
+    let trace = (row.source.format == LANGFUSE).then(|| id.split_once('/')).flatten();
+    let (session, _) = trace.or_else(|| id.rsplit_once('#'))?;
+    (!session.is_empty()).then_some(session)
+}
+
+/// Returns the side of a group (see [`group_key`]): a salted hash, whatever else there is.
 pub fn side_of(spec: &SplitSpec, group: &str) -> Side {
     let hash =
         Sha256::new().chain_update(&spec.salt).chain_update([0]).chain_update(group).finalize();
@@ -403,7 +427,8 @@ impl<'a> Builder<'a> {
     }
 
     fn add(&mut self, seq: u64, row: &'a Episode, asked: &Asked) {
-        let side = side_of(self.spec, &asked.query);
+        let key = group_key(row);
+        let side = side_of(self.spec, &key);
         let ranks = self.order.ranks(&asked.shingles);
         let content = row.content_digest();
         let episode = row.digest();
@@ -420,7 +445,7 @@ impl<'a> Builder<'a> {
         self.rows.push((seq, row));
         self.licences.insert(row.licence.clone());
         self.attributions.insert(row.attribution.clone());
-        let group = Digest::of(asked.query.as_bytes());
+        let group = Digest::of(key.as_bytes());
         let stratum = stratum_of(row);
         self.kept.push(RowRef { seq, episode, content, group, stratum, side, correction: None });
     }

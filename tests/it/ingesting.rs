@@ -111,7 +111,7 @@ fn secrets_never_reach_the_notebook_unless_asked_for() {
     assert_eq!(holding(&bench.notebook(), &[key]), Vec::<PathBuf>::new());
     assert!(!holding(&bench.notebook(), &[mail]).is_empty(), "only secrets go by default");
     let events = bench.run(&["log", "--kind", "trace.ingested"]).ok().lines();
-    assert_eq!(events[0]["facts"]["rules"], json!(["secrets/1"]));
+    assert_eq!(events[0]["facts"]["rules"], json!(["secrets/2"]));
     assert!(number(&events[0]["facts"]["redacted"]) >= 2);
 
     let both = Bench::with_notebook();

@@ -30,7 +30,8 @@ pub struct PairReport {
     pub shared_questions: Overlap,
     /// All that a model is shown, byte for byte.
     pub shared_prompts: Overlap,
-    /// Questions of `b` that stand in the turns of a row of `a` that asks something else.
+    /// Questions of `b` that stand in the turns, tools, gold or answer of a row of `a` that asks
+    /// something else.
     pub in_context: Overlap,
     /// Rows of `b` whose question nearly repeats one of `a`, and is none of `a`.
     pub near: NearRows,
@@ -145,7 +146,7 @@ pub fn between(a: &[(u64, &Episode)], b: &[(u64, &Episode)]) -> PairReport {
     }
 }
 
-/// Finds questions of `b` in the turns of rows of `a`.
+/// Finds questions of `b` in what rows of `a` show or train on.
 fn in_context(a: &[(u64, &Episode)], b: &[(u64, String, &str)]) -> Overlap {
     let questions = Questions::of(b.iter().map(|(_, _, query)| *query));
     // The first two rows that ask different things: one of them asks something else than any row.

@@ -60,7 +60,7 @@ impl Words {
 }
 
 /// Says whether a letter is a word of its own: in Chinese, Japanese and Thai no spaces tell.
-fn stands_alone(c: char) -> bool {
+pub(crate) fn stands_alone(c: char) -> bool {
     matches!(c, '\u{e00}'..='\u{e7f}' | '\u{2e80}'..='\u{9fff}' | '\u{20000}'..='\u{3ffff}')
 }
 
@@ -113,6 +113,11 @@ impl Questions {
         Self { texts, which, anchors, sieve }
     }
 
+    /// Says whether there is no question to look for.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
     /// Returns which question the given one is: two of the same words are the same.
     pub(crate) fn which(&self, place: usize) -> Option<usize> {
         self.which.get(place).copied().flatten()
@@ -121,7 +126,8 @@ impl Questions {
     /// Returns the questions that stand in a text, sorted.
     pub(crate) fn within(&self, text: &str) -> Vec<usize> {
         let mut found = Vec::new();
-        if self.texts.is_empty() {
+        // Most names and values in schemas and arguments are too short to hold a question.
+        if self.texts.is_empty() || text.len() < LETTERS_MIN {
             return found;
         }
         let words = Words::of(text).hashes;

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::episode::Turn;
+use crate::episode::{Answer, Call, Gold, Tool, Turn};
 use crate::samples::episodes;
 use crate::suite::tests::toolcall_suite;
 
@@ -40,6 +40,51 @@ fn questions_in_the_context_of_a_row_are_found() {
     let own = episodes("fledgling/recorded/toolcall_azure.jsonl", 900);
     let found = leakage(&refs(&own), &suite);
     assert_eq!((found.shared_questions.len(), found.in_context.len()), (50, 0));
+}
+
+#[test]
+fn questions_are_found_wherever_a_row_shows_or_trains_on_them() {
+    let suite = toolcall_suite(0);
+    let rows = clean_rows(&suite);
+    let case = suite.cases[3].clone();
+    let arguments = serde_json::json!({ "deep": [{ "q": case.query }] });
+    let call = Call { name: "f".to_owned(), arguments: arguments.as_object().unwrap().clone() };
+    let calls = vec![call.clone()];
+    let schema = serde_json::json!({ "properties": { "q": { "description": case.query } } });
+    let tool = |description: &str, parameters| Tool {
+        name: "f".to_owned(),
+        description: description.to_owned(),
+        parameters,
+    };
+    let mut turn = Turn::text("assistant", "");
+    turn.tool_calls = calls.clone();
+    let answer = |text: Option<String>, calls| Some(Answer { model: "m".to_owned(), text, calls });
+    let options = vec![[("q".to_owned(), vec![serde_json::json!(case.query)])].into()];
+    let any_of = Gold::AnyOf { calls: Vec::new(), options, in_order: true };
+    let row = rows[5].1.clone();
+    let shows = [
+        Episode { turns: [vec![turn], row.turns.clone()].concat(), ..row.clone() },
+        Episode { tools: vec![tool(&case.query, serde_json::Value::Null)], ..row.clone() },
+        Episode { tools: vec![tool("", schema)], ..row.clone() },
+        Episode { gold: Gold::Calls { calls: calls.clone() }, ..row.clone() },
+        Episode { gold: Gold::Json { value: arguments.clone() }, ..row.clone() },
+        Episode { gold: Gold::Text { text: format!("You ask: {}", case.query) }, ..row.clone() },
+        Episode { gold: any_of, ..row.clone() },
+        Episode { answer: answer(Some(case.query.clone()), Vec::new()), ..row.clone() },
+        Episode { answer: answer(None, calls), ..row.clone() },
+    ];
+    let mut asks = rows[6].1.clone();
+    asks.query = case.query.clone();
+    for (place, row) in shows.into_iter().enumerate() {
+        let found = leakage(&[(7, &row)], &suite);
+        assert_eq!(cases(&found.in_context), [(case.id.as_str(), 7)], "{place}");
+        assert_eq!(between(&[(7, &row)], &[(8, &asks)]).in_context.rows, 1, "{place}");
+    }
+    // A gold that repeats the question of its own row shows nothing beside it.
+    let mut own = asks.clone();
+    own.gold = Gold::Json { value: serde_json::json!({ "query": own.query }) };
+    let found = leakage(&[(7, &own)], &suite);
+    assert_eq!((found.shared_questions.len(), found.in_context.len()), (1, 0));
 }
 
 #[test]

@@ -35,6 +35,35 @@ fn earliest_near_duplicate_is_found() {
 }
 
 #[test]
+fn scripts_without_spaces_are_cut_into_letters() {
+    let near = |left: &str, right: &str| {
+        let found = earliest_near([left, right], &NearDuplicate::default());
+        found[1].is_some()
+    };
+    assert!(near("请问明天北京的天气怎么样呢谢谢你们", "请问明天北京的天气怎么样呢谢谢您们"));
+    assert!(near(
+        "明日の東京の天気を教えてくださいお願いします",
+        "明日の東京の天気を教えてくださいお願いしますね"
+    ));
+    assert!(near(
+        "내일 서울의 날씨를 알려 주세요 부탁합니다",
+        "내일 서울의 날씨를 알려 주세요 부탁합니다요"
+    ));
+    assert!(!near("请问明天北京的天气怎么样呢", "帮我订一张去上海的火车票"));
+    let mut words = Vec::new();
+    push_words("Tokyoの天気2024", &mut words);
+    assert_eq!(words, ["Tokyo", "の", "天", "気", "2024"]);
+    // Other texts keep their shingles bit for bit.
+    for text in ["what is the weather in oslo", "größer als é ñ ß жил", "מה מזג האוויר היום"]
+    {
+        let words: Vec<&str> = text.split(' ').collect();
+        let mut hashes: Vec<u64> = words.windows(3).map(hash_of_run).collect();
+        hashes.sort_unstable();
+        assert_eq!(shingles(text).hashes(), hashes, "{text}");
+    }
+}
+
+#[test]
 fn thousands_of_equal_queries_cost_no_more_than_one() {
     let same = "please list the first ten prime numbers above one hundred for my class";
     let sets = vec![shingles(same); 20_000];

@@ -78,8 +78,32 @@ pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
+/// Says whether a letter is not seen: with one inside, a token has no form any more.
+pub(super) fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
 /// Finds what the rules take out of a text, in order. None overlaps another, or a placeholder.
+///
+/// Letters that are not seen are read over; those within what is found are a part of it.
 pub(super) fn find(rules: &Rules, text: &str, key: Option<&str>) -> Vec<Found> {
+    if text.is_ascii() || !text.contains(is_invisible) {
+        return find_seen(rules, text, key);
+    }
+    let (mut seen, mut places) = (String::with_capacity(text.len()), Vec::new());
+    for (at, c) in text.char_indices().filter(|(_, c)| !is_invisible(*c)) {
+        seen.push(c);
+        places.extend(at..at + c.len_utf8());
+    }
+    let back = |found: Found| {
+        let start = *places.get(found.start)?;
+        let last = *places.get(found.end.checked_sub(1)?)?;
+        Some(Found { start, end: last + 1, ..found })
+    };
+    find_seen(rules, &seen, key).into_iter().filter_map(back).collect()
+}
+
+fn find_seen(rules: &Rules, text: &str, key: Option<&str>) -> Vec<Found> {
     let mut text = Text::new(text, key);
     let has = |rule: Rule| rules.on.contains(&rule);
     let on = Rule::ALL.map(|rule| (rule, has(rule)));

@@ -2,6 +2,7 @@
 
 use super::scan::{NOTHING, Text, has_placeholder, is_word};
 
+mod beside;
 mod strength;
 
 use strength::{is_strong, is_varied};
@@ -41,6 +42,10 @@ fn url_safe(byte: u8) -> bool {
 
 fn dotted(byte: u8) -> bool {
     url_safe(byte) || byte == b'.'
+}
+
+fn hex(byte: u8) -> bool {
+    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
 }
 
 const ANY: usize = usize::MAX;
@@ -91,6 +96,23 @@ const FORMS: &[Form] = &[
     form("xoxp-", (20, ANY), url_safe),
     form("xoxr-", (20, ANY), url_safe),
     form("xoxs-", (20, ANY), url_safe),
+    // age, Databricks, DigitalOcean, HashiCorp Vault, Linear, Mailgun, Notion, PyPI, Vercel.
+    form("AGE-SECRET-KEY-1", (50, ANY), upper),
+    form("dapi", (32, 32), hex),
+    form("dop_v1_", (40, ANY), alnum),
+    form("hvs.", (20, ANY), url_safe),
+    form("hvb.", (20, ANY), url_safe),
+    form("lin_api_", (32, ANY), alnum),
+    form("key-", (32, 32), hex),
+    form("ntn_", (40, ANY), alnum),
+    form("secret_", (40, ANY), alnum),
+    form("pypi-", (40, ANY), url_safe),
+    form("vercel_blob_rw_", (20, ANY), is_word),
+    // Shopify.
+    form("shpat_", (32, 32), hex),
+    form("shpca_", (32, 32), hex),
+    form("shppa_", (32, 32), hex),
+    form("shpss_", (32, 32), hex),
     // Langfuse.
     form("pk-lf-", (36, 36), url_safe),
 ];
@@ -132,15 +154,16 @@ pub(super) fn is_whole(text: &Text<'_>) -> bool {
 pub(super) fn find(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     let (byte, before) = (text.byte(at), text.before(at));
     if byte == b'-' {
-        return private_key(text, at);
+        return private_key(text, at).or_else(|| beside::user_option(text, at));
     }
     if byte == b':' {
-        return password_in_url(text, at);
+        return password_in_url(text, at).or_else(|| beside::bot_in_url(text, at));
     }
     if !alnum(byte) || alnum(before) {
         return None;
     }
-    let token = (!url_safe(before)).then(|| token(text, at)).flatten();
+    let token = || token(text, at).or_else(|| beside::bot_or_webhook(text, at));
+    let token = (!url_safe(before)).then(token).flatten();
     token.or_else(|| if before == b'_' { None } else { assigned(text, at) })
 }
 
@@ -206,10 +229,16 @@ fn assigned(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
         let start = text.run(end, |byte| byte == b' ');
         return (start > end).then(|| bearer(text, start)).flatten();
     }
-    if !is_secret_name(name) {
+    let is_weak = !is_secret_name(name);
+    if is_weak && !beside::may_be_secret(text, at, name) {
         return None;
     }
     let (start, quote) = value_start(text, end)?;
+    match name.to_ascii_lowercase().as_str() {
+        "cookie" | "set-cookie" => return beside::cookies(text, start),
+        "auth" => return beside::encoded_login(text, start, quote?),
+        _ => {}
+    }
     if normal(name).ends_with("authorization") {
         // Behind such a byte stands a value, which the name before it was asked for.
         return if is_credential(text.before(at)) { None } else { credentials(text, start) };
@@ -222,7 +251,13 @@ fn assigned(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
             (text.byte(end) == quote || text.byte(end) == b'\\').then_some(end)?
         }
         None => {
-            let ends = |b: u8| b.is_ascii_whitespace() || b"\"'`,;<>()[]{}|\\".contains(&b);
+            // A full-width sign stands in a text whose words follow a value without a space.
+            let is_wide = !text.byte(start - 1).is_ascii();
+            let ends = |b: u8| {
+                b.is_ascii_whitespace()
+                    || b"\"'`,;<>()[]{}|\\".contains(&b)
+                    || (is_wide && !b.is_ascii())
+            };
             let end = text.run_most(start, VALUE_MAX + 1, |b| !ends(b));
             let value = before_parameter(text.part(start, end), text.byte(end));
             start + value.trim_end_matches(['.', ':', '?']).len()
@@ -231,13 +266,13 @@ fn assigned(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     let value = text.part(start, end);
     // A call, an index or a template follows: this is code, and the value a name in it.
     let is_code = quote.is_none() && matches!(text.byte(end), b'(' | b'[' | b'{' | b'<');
-    let fits = value.len() <= VALUE_MAX && !is_code && is_strong(value, quote.is_some());
+    let is_long = !is_weak || value.len() >= beside::WEAK_MIN;
+    let fits = value.len() <= VALUE_MAX && is_long && !is_code && is_strong(value, quote.is_some());
     fits.then_some((start, end))
 }
 
-/// Returns the end of a name that begins at a place, with a second word as in `api key`.
-/// Cuts a value where the next parameter of a query (`&name=`) or an escaped mark (`&quot;`) begins;
-/// another `&` may be part of a password. `next` stands behind the value.
+/// Cuts a value where the next parameter of a query (`&name=`) or an escaped mark (`&quot;`)
+/// begins; another `&` may be part of a password. `next` stands behind the value.
 fn before_parameter(value: &str, next: u8) -> &str {
     for (at, _) in value.match_indices('&') {
         let rest = value.get(at + 1..).unwrap_or_default();
@@ -250,6 +285,7 @@ fn before_parameter(value: &str, next: u8) -> &str {
     value
 }
 
+/// Returns the end of a name that begins at a place, with a second word as in `api key`.
 fn name_end(text: &Text<'_>, at: usize) -> Option<usize> {
     let is_name = |byte: u8| is_word(byte) || matches!(byte, b'-' | b'.');
     let end = text.run_most(at, NAME_MAX + 1, is_name);
@@ -278,7 +314,7 @@ fn value_start(text: &Text<'_>, end: usize) -> Option<(usize, Option<u8>)> {
     };
     let closed = quote(end).map_or(end, |(at, _)| at);
     let sign = gap(closed);
-    let signs = [":=", "=>", "==", "=", ":", "is:", "is ", "to "];
+    let signs = [":=", "=>", "==", "=", ":", "：", "＝", "is:", "is ", "to "];
     let found = signs.iter().find(|sign_text| text.has(sign, sign_text));
     let at = match found {
         Some(found) if found.ends_with(' ') && sign == closed => return None,
@@ -338,7 +374,9 @@ fn password_in_url(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     let start = at + 3;
     let ends = |b: u8| b.is_ascii_whitespace() || b"/\"'`<>?#\\[]{}$(),;|".contains(&b);
     let end = text.run(start, |byte| byte != NOTHING && !ends(byte));
-    let (user, _) = text.part(start, end.min(start + VALUE_MAX)).rsplit_once('@')?;
+    let Some((user, _)) = text.part(start, end.min(start + VALUE_MAX)).rsplit_once('@') else {
+        return beside::password_with_slash(text, at, end);
+    };
     let (name, password) = user.split_once(':')?;
     let from = start + name.len() + 1;
     (!password.is_empty()).then_some((from, from + password.len()))

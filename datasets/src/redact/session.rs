@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Number;
 
-use super::scan::{find, placeholder, write_placeholder};
+use super::scan::{find, is_invisible, placeholder, write_placeholder};
 use super::walk::{Edit, Texts};
 use super::{Rule, Rules};
 
@@ -75,7 +75,7 @@ fn canonical(rule: Rule, value: &str) -> String {
         Rule::Card | Rule::Phone => value.chars().filter(char::is_ascii_digit).collect(),
         Rule::Iban => value.chars().filter(|c| !c.is_whitespace()).collect(),
         Rule::Email => value.to_lowercase(),
-        Rule::Secrets => value.to_owned(),
+        Rule::Secrets => value.chars().filter(|c| !is_invisible(*c)).collect(),
     }
 }
 

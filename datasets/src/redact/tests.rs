@@ -46,18 +46,18 @@ fn planted() -> Vec<(&'static str, String)> {
 #[test]
 fn names_say_which_rules_and_versions() {
     assert_eq!(Rules::default(), Rules::secrets());
-    assert_eq!("card,secrets".parse::<Rules>().unwrap().names(), ["card/1", "secrets/1"]);
+    assert_eq!("card,secrets".parse::<Rules>().unwrap().names(), ["card/2", "secrets/2"]);
     assert_eq!("none".parse::<Rules>().unwrap(), Rules::none());
     assert!(Rules::none().names().is_empty());
     let rules: Rules = "secrets, email,card".parse().unwrap();
     assert_eq!(Rules::from_names(rules.names()).unwrap(), rules);
     assert_eq!(Rules::from_names::<&str>(&[]).unwrap(), Rules::none());
-    for wrong in ["", "secret", "secrets,none", "secrets,,card", "card/1"] {
+    for wrong in ["", "secret", "secrets,none", "secrets,,card", "card/2"] {
         let said = wrong.parse::<Rules>().unwrap_err().to_string();
         assert!(said.contains("known: none, card, email, iban, phone, secrets"), "{said}");
     }
-    let said = Rules::from_names(&["card/1", "secrets/2"]).unwrap_err().to_string();
-    assert!(said.contains("\"secrets/2\"") && said.contains("secrets/1"), "{said}");
+    let said = Rules::from_names(&["card/2", "secrets/1"]).unwrap_err().to_string();
+    assert!(said.contains("\"secrets/1\"") && said.contains("secrets/2"), "{said}");
 }
 
 #[test]
@@ -442,5 +442,116 @@ proptest! {
         prop_assert_eq!(all().redact(&mut episode), 0);
         prop_assert_eq!(&episode, &once);
         prop_assert!(places > 0 || once == episode);
+    }
+}
+
+#[test]
+fn names_and_models_are_texts_and_schemas_stay_consistent() {
+    let (mut episode, _) = everywhere("nothing");
+    let key = format!("sk-{}", "aB3dE5fG7hJ9kL1mN2pQ4rS6");
+    let call = Call { name: key.clone(), arguments: serde_json::Map::new() };
+    episode.tools = vec![Tool {
+        name: key.clone(),
+        description: String::new(),
+        parameters: json!({
+            "type": "object",
+            "properties": { key.clone(): { "type": "object", "properties": { "b": {} } } },
+            "required": [key],
+        }),
+    }];
+    episode.gold = Gold::Calls { calls: vec![call] };
+    episode.answer = Some(Answer { model: format!("m {key}"), text: None, calls: Vec::new() });
+    assert_eq!(all().redact(&mut episode), 5);
+    let wanted = json!({
+        "type": "object",
+        "properties": { "[SECRET_1]": { "type": "object", "properties": { "b": {} } } },
+        "required": ["[SECRET_1]"],
+    });
+    assert_eq!(episode.tools[0].parameters, wanted);
+    assert_eq!(
+        (episode.tools[0].name.as_str(), episode.gold.calls()[0].name.as_str()),
+        ("[SECRET_1]", "[SECRET_1]")
+    );
+    assert_eq!(episode.answer.as_ref().unwrap().model, "m [SECRET_1]");
+    assert_eq!(all().redact(&mut episode), 0);
+}
+
+/// Forms of issuers that are told by their first letters, put together here.
+fn issued() -> Vec<String> {
+    let random = "aB3dE5fG7hJ9kL1mN2pQ4rS6tU8vW0xYzA1bC2dE3fG4hJ5k6";
+    let hex = "0a1b2c3d4e5f60718293a4b5c6d7e8f9";
+    let upper = "Q9P8Z7R6Y5X4G3F2T1V0W9D8S7J6N5K4H3C2E1M0U9A8L7Q9P8Z7R6Y5X4";
+    let bot = |n: usize| format!("{}:AA{}", "1234567890", &random[..n]);
+    vec![
+        bot(33),
+        format!("dop_v1_{hex}{hex}"),
+        format!("dapi{hex}"),
+        format!("shpat_{hex}"),
+        format!("pypi-AgEI{random}"),
+        format!("hvs.{}", &random[..24]),
+        format!("lin_api_{}", &random[..40]),
+        format!("vercel_blob_rw_{}_{}", &random[..16], &random[16..46]),
+        format!("AGE-SECRET-KEY-1{}", upper),
+        format!("key-{hex}"),
+        format!("secret_{}", &random[..43]),
+        format!("ntn_{}", &random[..46]),
+    ]
+}
+
+#[test]
+fn more_forms_of_issuers_are_known() {
+    for value in issued() {
+        for text in [format!("Use {value} now."), format!("\"k\":\"{value}\","), value.clone()] {
+            let said = Rules::default().redact_text(&text);
+            assert_eq!(said, text.replace(&value, "[SECRET_1]"));
+        }
+        // With letters inside that are not seen.
+        let (left, right) = value.split_at(value.len() / 2);
+        for unseen in ["\u{200b}", "\u{feff}", "\u{2060}", "\u{ad}"] {
+            let said = Rules::default().redact_text(&format!("é {left}{unseen}{right} {value}"));
+            assert_eq!(said, "é [SECRET_1] [SECRET_1]");
+        }
+    }
+}
+
+#[test]
+fn secrets_are_told_by_what_stands_beside_them() {
+    let (path, hex) = ("T01ABCDEF/B02GHIJKL/x7Kq9mZ2vB4nL8pR", "0a1b2c3d4e5f60718293a4b5c6d7e8f9");
+    let texts = [
+        (format!("https://hooks.slack.com/services/{path}"), path),
+        (format!("https://canary.discord.com/api/webhooks/12345678901/{hex}"), "12345678901/"),
+        (format!("https://api.telegram.org/bot123456789:AA{hex}x/getMe"), "AA0a1b"),
+        ("Cookie: theme=dark; sessionid=k3J9x0Q2mZ7; lang=en".to_owned(), "k3J9x0Q2mZ7"),
+        ("Set-Cookie: connect.sid=s%3Ak3J9x0Q2mZ7.b; Path=/".to_owned(), "k3J9x0Q2mZ7"),
+        (format!("https://x.blob.core/y?sv=2022-11-02&sig={hex}%3D&se=2024"), hex),
+        (format!("https://maps.host/api?key={hex}&q=oslo"), hex),
+        (format!("https://maps.host/api?q=oslo&key={hex}"), hex),
+        ("{\"auths\":{\"r.io\":{\"auth\":\"Ym9iOmh1bnRlcjI=\"}}}".to_owned(), "Ym9iOmh1bnRlcjI="),
+        ("curl -s -u bob:hunter2 https://x.io".to_owned(), "hunter2"),
+        ("curl --user 'bob:hunter2' https://x.io".to_owned(), "hunter2"),
+        ("postgres://bob:pa/ss1word@db.host:5432/x".to_owned(), "pa/ss1word"),
+        (format!("STRIPE_KEY={hex} ./run"), hex),
+        (format!("BOT_TOKEN={hex}; APP_SECRET={hex}"), hex),
+        ("password：hunter2xyz99。谢谢".to_owned(), "hunter2xyz99"),
+    ];
+    for (text, secret) in texts {
+        let said = Rules::default().redact_text(&text);
+        assert!(!said.contains(secret) && said.contains("[SECRET_1]"), "{text}: {said}");
+        assert_eq!(Rules::default().redact_text(&said), said);
+    }
+    let said = Rules::default().redact_text("password：hunter2xyz99。谢谢");
+    assert_eq!(said, "password：[SECRET_1]。谢谢");
+    for text in [
+        "Cookie: theme=dark; lang=en; accept the cookie: yes",
+        "{\"auth\": \"OAuth2Bearer\"} and \"auth\":\"required\"",
+        "sort -u a:b, tar -u x:yyyy, curl -u $USER:$PASSWORD, curl -u user:<password>",
+        "postgres://host:5432/db and mail bob@host, redis://cache:6379/0 @x",
+        "?key=name&sig=high, keyboard?key=Enter, PRIMARY_KEY=order_id_2024_abcdef1",
+        "PUBLIC_KEY=0a1b2c3d4e5f60718293a4b5c6d7e8f9, SORT_KEY=created_at",
+        "secret_santa_2024_list, key-value, dapixyz, pypi-package, 12:30, 1234567:AAA",
+        "https://discord.com/api/webhooks/ and hooks.slack.com/services/ are where they lie",
+        "👨\u{200d}👩\u{200d}👧 and co\u{ad}operation",
+    ] {
+        assert_eq!(Rules::default().redact_text(text), text);
     }
 }

@@ -34,12 +34,15 @@ impl Texts for Episode {
             calls(&mut turn.tool_calls, edit);
         }
         for tool in &mut self.tools {
+            edit.text(&mut tool.name, None);
             edit.text(&mut tool.description, None);
-            // The members of a schema name parameters and say nothing of what its leaves hold.
-            leaves(&mut tool.parameters, None, Keys::Stay, edit);
+            // The members of a schema name parameters and say nothing of what its leaves hold. A
+            // name in `properties` and in `required` is one value and has one placeholder.
+            leaves(&mut tool.parameters, None, Keys::AreNames, edit);
         }
         gold(&mut self.gold, edit);
         if let Some(answer) = &mut self.answer {
+            edit.text(&mut answer.model, None);
             answer.text.iter_mut().for_each(|text| edit.text(text, None));
             calls(&mut answer.calls, edit);
         }
@@ -47,10 +50,12 @@ impl Texts for Episode {
     }
 }
 
-/// Whether the names of members are texts as well.
+/// What the names of members, which are texts as well, say of their values.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keys {
-    Stay,
+    /// Nothing: they are words of a schema, and names of parameters.
+    AreNames,
+    /// What the value is.
     AreTexts,
 }
 
@@ -77,6 +82,7 @@ fn gold(gold: &mut Gold, edit: &mut dyn Edit) {
 
 fn calls(calls: &mut [Call], edit: &mut dyn Edit) {
     for call in calls {
+        edit.text(&mut call.name, None);
         members(&mut call.arguments, Keys::AreTexts, edit);
     }
 }
@@ -98,14 +104,11 @@ fn leaves(value: &mut Value, key: Option<&str>, keys: Keys, edit: &mut dyn Edit)
 }
 
 fn members(object: &mut Map<String, Value>, keys: Keys, edit: &mut dyn Edit) {
-    if keys == Keys::Stay {
-        object.values_mut().for_each(|value| leaves(value, None, keys, edit));
-        return;
-    }
     for (mut key, mut value) in std::mem::take(object) {
         let name = key.clone();
         edit.text(&mut key, None);
-        leaves(&mut value, Some(&name), keys, edit);
+        let of_value = (keys == Keys::AreTexts).then_some(name.as_str());
+        leaves(&mut value, of_value, keys, edit);
         // Two names that differ in their case only have one placeholder: neither may be lost.
         while object.contains_key(&key) {
             key.push('_');

@@ -29,8 +29,14 @@ use crate::manifest::digest_of;
 /// Name of the track.
 pub(super) const TRACK: &str = "calls";
 
+/// What a wrapper begins with.
+const OPEN: &str = "<tool_call";
+
+/// Places at which a search for calls gives up (see [`all_calls`]).
+const STARTS_MAX: usize = 1_000;
+
 /// Version of the rules of this module. Any change of a score's meaning raises it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Returns the identity of this scorer.
 pub(super) fn digest() -> Digest {
@@ -45,7 +51,8 @@ pub(super) fn digest() -> Digest {
             "options": "any of the values; \"\" may be left out; none is the empty list; members \
                         of objects have options; lenient: texts without space and ,./-_*^, lower \
                         case, \" for '",
-            "no_call": "exact where nothing can be decoded to a call",
+            "no_call": "exact where nothing can be decoded to a call, no wrapper opens, and all \
+                        of the answer was searched; else one false positive at least",
         },
         "leaves": "the name, and (path, scalar) of arguments; numbers by value; of options those \
                    of the first value, none where it may be left out",
@@ -242,11 +249,26 @@ pub(super) fn score(
     (unread, wanted.read(&calls, Texts::Loose).0, issues)
 }
 
+/// Says whether an answer in which no call was found holds something that looks like one.
+///
+/// The search tries so many places only. A JSON value without a call is read as a whole, however
+/// many objects it has.
+fn may_call(answer: &str) -> bool {
+    let opens = answer.matches(['{']).count();
+    let is_searched = || {
+        opens < STARTS_MAX || serde_json::from_str::<serde::de::IgnoredAny>(answer.trim()).is_ok()
+    };
+    answer.contains(OPEN) || !is_searched()
+}
+
 /// Scores an answer that should call nothing: both readings look for any call in it.
+///
+/// A wrapper that cannot be read is a call, too, and so may be what the search did not come to.
 pub(super) fn score_none(answer: &str) -> (Reading, Reading, Vec<&'static str>) {
     let found: Vec<Found> = all_calls(answer);
-    let is_silent = found.is_empty();
-    let made: u64 = found.iter().map(|found| Made::of(&found.call).leaves).sum();
+    let is_silent = found.is_empty() && !may_call(answer);
+    let leaves: u64 = found.iter().map(|found| Made::of(&found.call).leaves).sum();
+    let made = leaves.max(u64::from(!is_silent));
     let reading = Reading {
         valid: true,
         name: is_silent,
@@ -258,7 +280,7 @@ pub(super) fn score_none(answer: &str) -> (Reading, Reading, Vec<&'static str>) 
     for (is_so, issue) in [
         (!is_silent, "unexpected_call"),
         (answer.trim().is_empty(), "empty_answer"),
-        (is_silent && answer.contains("<tool_call"), "invalid_tool_call_format"),
+        (found.is_empty() && answer.contains(OPEN), "invalid_tool_call_format"),
     ] {
         if is_so {
             issues.push(issue);

@@ -332,3 +332,68 @@ proptest! {
         }
     }
 }
+
+/// Puts a row into a source under an id.
+fn of_source(mut row: Episode, source: &str, id: &str) -> Episode {
+    (row.source.name, row.source.external_id) = (source.to_owned(), id.to_owned());
+    row
+}
+
+#[test]
+fn sessions_are_told_by_ids() {
+    let key = |format: &str, source: &str, id: &str| {
+        let mut row = of_source(row("What is it?", 1), source, id);
+        row.source.format = format.to_owned();
+        group_key(&row)
+    };
+    assert_eq!(key("openai-messages", "s", "a#1"), key("openai-messages", "s", "a#22"));
+    assert_eq!(key("openai-messages", "s", "a#1#1"), key("openai-messages", "s", "a#1#2"));
+    assert_ne!(key("openai-messages", "s", "a#1"), key("openai-messages", "s", "b#1"));
+    assert_ne!(key("openai-messages", "s", "a#1"), key("openai-messages", "t", "a#1"));
+    assert_eq!(key("langfuse-export", "s", "t/1"), key("langfuse-export", "s", "t/2#1"));
+    assert_ne!(key("langfuse-export", "s", "t/1"), key("langfuse-export", "s", "u/1"));
+    // No session: the question, as ever.
+    for (format, id) in [("openai-messages", "t/1"), ("langfuse-export", "t"), ("x", "#1")] {
+        assert_eq!(key(format, "s", id), normalise_query("What is it?"), "{format} {id}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_session_stands_on_both_sides(
+        made in prop::collection::vec(("[a-e]( [a-e]{1,2}){2,7}", 0_u8..6, 0_u8..2), 2..28),
+        cut in 1_usize..28, salt in "[a-z]{1,4}",
+    ) {
+        let row_of = |(n, (query, session, source)): (u64, &(String, u8, u8))| {
+            // Every sixth has no session.
+            let id = if *session == 0 { format!("{n}") } else { format!("c{session}#{n}") };
+            (n, of_source(row(query, i64::try_from(n).unwrap()), &format!("s{source}"), &id))
+        };
+        let rows: Vec<(u64, Episode)> = (0..).zip(&made).map(row_of).collect();
+        let spec = even(&salt);
+        let Ok(all) = build_split(&spec, &rows, &[]) else { return Ok(()) };
+        let session = |seq: u64| {
+            let row = &rows[usize::try_from(seq).unwrap()].1;
+            let (session, _) = row.source.external_id.rsplit_once('#')?;
+            Some((row.source.name.clone(), session.to_owned()))
+        };
+        let mut sides = BTreeMap::new();
+        for row in &all.rows {
+            if let Some(session) = session(row.seq) {
+                prop_assert_eq!(*sides.entry(session).or_insert(row.side), row.side);
+            }
+        }
+        // Questions are on one side still, whatever their sessions.
+        let kept = kept(&all, &rows);
+        for (place, (side, one)) in kept.iter().enumerate() {
+            for (other_side, other) in &kept[place + 1..] {
+                prop_assert!(side == other_side || one.similarity(other) < 0.7);
+            }
+        }
+        if let Ok(part) = build_split(&spec, &rows[..cut.min(rows.len())], &[]) {
+            prop_assert_eq!(&all.rows[..part.rows.len()], &part.rows[..]);
+        }
+    }
+}

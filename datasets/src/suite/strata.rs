@@ -23,14 +23,12 @@ pub const SEQUENTIAL: &str = "sequential";
 /// Irrelevance: none of the tools on offer fits.
 pub const IRRELEVANCE: &str = "irrelevance";
 
-/// Words by which a user corrects what was said before.
-const CORRECTIONS: [&str; 15] = [
+/// Words by which a user corrects what was said before, where a turn begins with one.
+const CORRECTIONS: [&str; 13] = [
     "actually",
     "correction",
     "instead",
-    "meant",
     "mistake",
-    "mistaken",
     "nah",
     "no",
     "nope",
@@ -41,6 +39,30 @@ const CORRECTIONS: [&str; 15] = [
     "wait",
     "wrong",
 ];
+
+/// Words that may stand before such a word, and say nothing themselves.
+const FILLERS: [&str; 12] =
+    ["ah", "but", "er", "hey", "hm", "hmm", "oh", "ok", "okay", "uh", "um", "well"];
+
+/// Words that correct something wherever they stand.
+const PHRASES: [&str; 9] = [
+    "i meant",
+    "i mean",
+    "instead of",
+    "my mistake",
+    "i was wrong",
+    "i was mistaken",
+    "scratch that",
+    "that s wrong",
+    "change that to",
+];
+
+/// Words whose `not` says that something is not done.
+const VERBS: [&str; 10] =
+    ["can", "could", "did", "do", "does", "may", "rather", "should", "will", "would"];
+
+/// Most words from `not` to `but`.
+const NOT_BUT_MAX: usize = 5;
 
 /// Depth to which alternatives and items in schemas are looked into.
 const DEPTH_MAX: u32 = 16;
@@ -95,9 +117,43 @@ pub(super) fn question(row: &Episode) -> String {
     }
 }
 
+/// Says whether a turn corrects what was said before: by its first words, or by a phrase.
+///
+/// A single word within a turn, as in "with no layovers", says nothing.
 fn corrects(turn: &str) -> bool {
-    let said = words(turn);
-    CORRECTIONS.iter().any(|word| said.contains(*word))
+    let said = spoken(turn);
+    let first = said.iter().find(|word| !FILLERS.contains(&word.as_str()));
+    let last = said.last().is_some_and(|word| word == "instead");
+    let text = format!(" {} ", said.join(" "));
+    let has = |phrase: &&str| text.contains(&format!(" {phrase} "));
+    first.is_some_and(|word| CORRECTIONS.contains(&word.as_str()))
+        || last
+        || PHRASES.iter().any(has)
+        || not_but(&said)
+}
+
+/// Says whether a few words stand between `not` and `but`, as in "not Paris but Rome", where the
+/// `not` is none of a verb, as in "I do not mind, but".
+fn not_but(said: &[String]) -> bool {
+    let mut since: Option<usize> = None;
+    let mut before = "";
+    for (place, word) in said.iter().enumerate() {
+        let of_verb = VERBS.contains(&std::mem::replace(&mut before, word.as_str()));
+        match word.as_str() {
+            "not" => since = (!of_verb).then_some(place),
+            "but" if since.is_some_and(|not| (2..=NOT_BUT_MAX).contains(&(place - not))) => {
+                return true;
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// Returns the words of a turn in their order, in lower case.
+fn spoken(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).collect()
 }
 
 fn complexity(tools: &[Tool]) -> Result<&'static str, &'static str> {
@@ -130,10 +186,11 @@ fn has_optional(schema: &Map<String, Value>) -> bool {
 
 /// Returns whether a parameter holds members: an object, or an array of objects or arrays.
 fn is_nested(schema: &Map<String, Value>) -> bool {
-    properties(schema).any(|(_, parameter)| holds_members(parameter, false, DEPTH_MAX))
+    properties(schema).any(|(_, parameter)| holds_members(schema, parameter, false, DEPTH_MAX))
 }
 
-fn holds_members(schema: &Value, is_item: bool, depth: u32) -> bool {
+/// Looks into a parameter of the schema `root`, whose definitions it may refer to.
+fn holds_members(root: &Map<String, Value>, schema: &Value, is_item: bool, depth: u32) -> bool {
     let (Some(schema), Some(depth)) = (schema.as_object(), depth.checked_sub(1)) else {
         return false;
     };
@@ -151,10 +208,21 @@ fn holds_members(schema: &Value, is_item: bool, depth: u32) -> bool {
         return true;
     }
     let several = ["anyOf", "oneOf", "allOf"].iter().filter_map(|&key| schema.get(key)?.as_array());
+    let referred = schema.get("$ref").and_then(Value::as_str).and_then(|to| defined(root, to));
     let items = schema.get("items").into_iter();
     let fixed = schema.get("prefixItems").and_then(Value::as_array);
-    several.flatten().any(|one| holds_members(one, is_item, depth))
-        || items.chain(fixed.into_iter().flatten()).any(|item| holds_members(item, true, depth))
+    several.flatten().chain(referred).any(|one| holds_members(root, one, is_item, depth))
+        || items
+            .chain(fixed.into_iter().flatten())
+            .any(|item| holds_members(root, item, true, depth))
+}
+
+/// Returns the schema that `#/$defs/name` or `#/definitions/name` stands for.
+fn defined<'a>(root: &'a Map<String, Value>, to: &str) -> Option<&'a Value> {
+    let (group, name) = to.strip_prefix("#/")?.split_once('/')?;
+    let name = name.replace("~1", "/").replace("~0", "~");
+    let is_known = matches!(group, "$defs" | "definitions");
+    is_known.then(|| root.get(group)?.get(&name)).flatten()
 }
 
 /// Returns the words of a text, in lower case; `getWeather` and `get_weather` are two words each.
@@ -176,4 +244,61 @@ pub(super) fn words(text: &str) -> BTreeSet<String> {
         words.insert(word);
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_corrects_is_a_clarification() {
+        for turn in [
+            "No, the other one.",
+            "Oh, sorry, Rome.",
+            "Hm, actually make it two",
+            "Wait! Not today.",
+            "To Rome instead of Paris, please.",
+            "I meant the blue one",
+            "Book not Paris but Rome.",
+            "Take the train instead.",
+        ] {
+            assert!(corrects(turn), "{turn}");
+        }
+        for turn in [
+            "A flight with no layovers",
+            "Book early so that I do not wait",
+            "I would rather not say, but what is the wrong side?",
+            "Is that actually true?",
+            "Find the meant value",
+            "",
+        ] {
+            assert!(!corrects(turn), "{turn}");
+        }
+    }
+
+    #[test]
+    fn references_to_objects_are_nested() {
+        let nested = |schema: Value| is_nested(schema.as_object().unwrap_or(&Map::new()));
+        for group in ["$defs", "definitions"] {
+            let to = |kind: &str| {
+                json!({
+                    "properties": { "a": { "$ref": format!("#/{group}/A") } },
+                    group: { "A": { "type": kind } },
+                })
+            };
+            assert!(nested(to("object")) && !nested(to("string")));
+        }
+        let items = json!({
+            "properties": { "a": { "type": "array", "items": { "$ref": "#/$defs/A" } } },
+            "$defs": { "A": { "anyOf": [{ "$ref": "#/$defs/B" }] }, "B": { "properties": {} } },
+        });
+        assert!(nested(items));
+        let endless = json!({
+            "properties": { "a": { "$ref": "#/$defs/A" } },
+            "$defs": { "A": { "$ref": "#/$defs/A" } },
+        });
+        assert!(!nested(endless) && !nested(json!({ "properties": { "a": { "$ref": "x" } } })));
+    }
 }

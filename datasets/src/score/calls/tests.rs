@@ -113,11 +113,12 @@ fn strict_wants_wrappers_only_and_lenient_finds_the_calls() {
 #[test]
 fn no_call_is_right_where_nothing_can_be_decoded() {
     let gold = Expected::NoCall;
-    for answer in ["None of these tools can do that.", "{\"a\": 1}", "<tool_call name=\"f\">{x"] {
+    for answer in ["None of these tools can do that.", "{\"a\": 1}"] {
         let scored = of(&gold, answer);
         assert!(scored.strict.exact && scored.lenient.exact, "{answer}");
     }
-    assert_eq!(of(&gold, "<tool_call name=\"f\">{x").issues, ["invalid_tool_call_format"]);
+    let issues = of(&gold, "<tool_call name=\"f\">{x").issues;
+    assert_eq!(issues, ["invalid_tool_call_format", "unexpected_call"]);
     assert_eq!(of(&gold, " ").issues, ["empty_answer"]);
     for answer in ["<tool_call name=\"f\">{}</tool_call>", "Well, {'name': 'f', 'arguments': {}}"] {
         let scored = of(&gold, answer);
@@ -241,7 +242,7 @@ fn the_scorer_has_an_identity_of_its_own_that_stays() {
 }
 
 /// Scores under this digest stand in records: rules that change take another version.
-const DIGEST: &str = "fbeeec066007df1eb6d6bc3a36a8c50269e8fd9613592aa58eacaa7ac0ac917c";
+const DIGEST: &str = "948d1e597a8e157fa54ea15c88f6691c6b14bd5c07abda02558104a8b5247953";
 
 #[test]
 fn golds_of_the_leaderboard_are_right_against_themselves() {
@@ -410,5 +411,23 @@ proptest! {
         prop_assert_eq!(one.strict.name, all.strict.name);
         let name = u32::from(one.strict.name);
         prop_assert_eq!(one.strict.true_positives + name, all.strict.true_positives);
+    }
+}
+
+#[test]
+fn what_may_be_a_call_is_not_right_where_none_is() {
+    let call = write_wrapper(&call("f", json!({ "a": 1 })));
+    let braces = format!("{}{call}", "{".repeat(1_001));
+    for answer in ["<tool_call name=\"f\">{x", "I do <tool_call", &braces, &"{ ".repeat(1_001)] {
+        let scored = of(&Expected::NoCall, answer);
+        for reading in [scored.strict, scored.lenient] {
+            assert!(!reading.exact && !reading.name && reading.false_positives > 0);
+        }
+        assert!(scored.issues.contains(&"unexpected_call".to_owned()));
+    }
+    // Many objects of a JSON value are read as a whole, and few braces are searched.
+    let list = json!(vec![json!({ "x": 1 }); 1_500]).to_string();
+    for answer in ["No tool fits.", "{}", "a { b", &list, ""] {
+        assert!(of(&Expected::NoCall, answer).lenient.exact);
     }
 }
