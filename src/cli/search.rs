@@ -15,8 +15,8 @@ use crate::rows::View;
 
 /// Search traces, scored cases, failures, reports and decisions.
 ///
-/// Words, "phrases", NOT excluded (or -excluded behind --), OR, fields (tool: issue: run: kind: source: label: model: ...) and
-/// bounds (score:<0.5, time:>2026-11-01).
+/// Words, "phrases", NOT excluded (or -excluded behind --), OR, fields (tool: issue: run: kind:
+/// source: label: model: ...) and bounds (score:<0.5, time:>2026-11-01).
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Words and fields
