@@ -121,7 +121,7 @@ impl Copies {
         self.ids.append(&notes.iter().map(|note| note.id).collect::<Vec<_>>())?;
         self.store.apply(&rows)?;
         leaves.into_iter().for_each(|leaf| self.frontier.push_leaf(leaf));
-        if self.applied() - self.flushed >= self.flush_events {
+        if self.applied() - self.flushed >= self.flush_events || self.store.is_full() {
             self.sync()?;
             self.store.flush(self.mark())?;
             self.flushed = self.applied();

@@ -13,9 +13,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::id::Digest;
@@ -27,6 +27,11 @@ const LEAF_FANOUT: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes of the store's cache.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes after which the database is opened anew: see [`Store::flush`]. Few where assertions are
+/// checked, so that every test of the notebook goes through it again and again.
+const RENEW_BYTES: u64 = if cfg!(debug_assertions) { 256 * 1024 } else { 32 * 1024 * 1024 };
+/// Bytes that an entry takes in memory beside its key's text and its value.
+const ENTRY_BYTES: u64 = 64;
 
 /// Says why the store failed. It never costs an event: the journal has them all.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -37,6 +42,10 @@ impl StoreError {
     /// There is no store.
     pub(crate) fn missing() -> Self {
         Self("it is missing".to_owned())
+    }
+
+    fn closed() -> Self {
+        Self("it is closed".to_owned())
     }
 
     fn is_locked(&self) -> bool {
@@ -95,14 +104,32 @@ impl Watermark {
     }
 }
 
-/// The open store. Each thread has its own handle: sled's is not shared, but cloned.
+/// A handle of the open database. Each thread has its own: sled's is not shared, but cloned.
 #[derive(Clone)]
-pub(crate) struct Store {
+struct Handle {
     /// `None` only while it is dropped.
     db: Option<sled::Db<LEAF_FANOUT>>,
     /// Something failed, and nothing more is asked of it: after a failed flush sled waits for ever
     /// for the flush to end, also when it is dropped.
     failed: Arc<AtomicBool>,
+}
+
+/// The handle that a reader shares with whoever opens the store anew; `None` while there is none.
+type Lent = Arc<Mutex<Option<Handle>>>;
+
+/// The open store.
+pub(crate) struct Store {
+    path: PathBuf,
+    /// `None` only after the database could not be opened anew.
+    handle: Option<Handle>,
+    lent: Lent,
+    /// Bytes that were applied since the database was opened.
+    taken: u64,
+}
+
+/// Asks the store from another thread, across its being opened anew.
+pub(crate) struct StoreReader {
+    lent: Lent,
 }
 
 /// Runs something in sled, whose assertions panic.
@@ -131,6 +158,80 @@ fn number(bytes: &[u8]) -> Option<u64> {
 
 fn digest(bytes: &[u8]) -> Option<Digest> {
     Some(Digest::from_bytes(bytes.try_into().ok()?))
+}
+
+impl Handle {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let config =
+            sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match guarded(|| config.open::<LEAF_FANOUT>()) {
+                Ok(db) => return Ok(Self { db: Some(db), failed: Arc::default() }),
+                // Nobody else opens it while we hold the notebook's lock; but a process that was
+                // just forked shares its open files for a moment.
+                Err(error) if error.is_locked() && Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Does something with the open database.
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&sled::Db<LEAF_FANOUT>) -> io::Result<T>,
+    ) -> Result<T, StoreError> {
+        let db = self.db.as_ref().ok_or_else(StoreError::closed)?;
+        if self.failed.load(Ordering::Acquire) {
+            return Err(StoreError("it failed before".to_owned()));
+        }
+        guarded(|| work(db)).inspect_err(|_| self.failed.store(true, Ordering::Release))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with(|db| Ok(db.get(key)?.map(|value| value.to_vec())))
+    }
+
+    /// Returns the number of a stream's last event, and where the stream stands.
+    fn stream(&self, stream: &str) -> Result<Option<(u64, StreamHead)>, StoreError> {
+        let Some(value) = self.get(&key(b's', stream.as_bytes()))? else { return Ok(None) };
+        let head = || {
+            let (seq, rest) = value.split_first_chunk::<8>()?;
+            Some((u64::from_be_bytes(*seq), (number(rest)?, digest(rest.get(8..)?)?)))
+        };
+        let wrong = || StoreError(format!("the head of stream {stream} has another form"));
+        head().ok_or_else(wrong).map(Some)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // sled flushes when a handle is dropped, and may panic doing so.
+        let db = self.db.take();
+        if self.failed.load(Ordering::Acquire) {
+            // Its memory and files are given back when the process ends.
+            std::mem::forget(db);
+            return;
+        }
+        let _ = guarded(move || {
+            drop(db);
+            Ok(())
+        });
+    }
+}
+
+/// Takes the lock of the lent handle. Nothing panics while it is held: see [`guarded`].
+fn hold(lent: &Lent) -> MutexGuard<'_, Option<Handle>> {
+    lent.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl StoreReader {
+    /// Returns the number of a stream's last event, and where the stream stands.
+    pub(crate) fn stream(&self, stream: &str) -> Result<Option<(u64, StreamHead)>, StoreError> {
+        hold(&self.lent).as_ref().ok_or_else(StoreError::closed)?.stream(stream)
+    }
 }
 
 impl Store {
@@ -162,20 +263,14 @@ impl Store {
     }
 
     fn connect(path: &Path) -> Result<Self, StoreError> {
-        let config =
-            sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match guarded(|| config.open::<LEAF_FANOUT>()) {
-                Ok(db) => return Ok(Self { db: Some(db), failed: Arc::default() }),
-                // Nobody else opens it while we hold the notebook's lock; but a process that was
-                // just forked shares its open files for a moment.
-                Err(error) if error.is_locked() && Instant::now() < until => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let handle = Some(Handle::open(path)?);
+        Ok(Self { path: path.to_owned(), handle, lent: Lent::default(), taken: 0 })
+    }
+
+    /// Lends a handle to another thread.
+    pub(crate) fn reader(&self) -> StoreReader {
+        hold(&self.lent).clone_from(&self.handle);
+        StoreReader { lent: Arc::clone(&self.lent) }
     }
 
     /// Does something with the open database.
@@ -183,15 +278,11 @@ impl Store {
         &self,
         work: impl FnOnce(&sled::Db<LEAF_FANOUT>) -> io::Result<T>,
     ) -> Result<T, StoreError> {
-        let db = self.db.as_ref().ok_or_else(|| StoreError("it is closed".to_owned()))?;
-        if self.failed.load(Ordering::Acquire) {
-            return Err(StoreError("it failed before".to_owned()));
-        }
-        guarded(|| work(db)).inspect_err(|_| self.failed.store(true, Ordering::Release))
+        self.handle.as_ref().ok_or_else(StoreError::closed)?.with(work)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.with(|db| Ok(db.get(key)?.map(|value| value.to_vec())))
+        self.handle.as_ref().ok_or_else(StoreError::closed)?.get(key)
     }
 
     fn watermark(&self) -> Result<Option<Watermark>, StoreError> {
@@ -200,13 +291,7 @@ impl Store {
 
     /// Returns the number of a stream's last event, and where the stream stands.
     pub(crate) fn stream(&self, stream: &str) -> Result<Option<(u64, StreamHead)>, StoreError> {
-        let Some(value) = self.get(&key(b's', stream.as_bytes()))? else { return Ok(None) };
-        let head = || {
-            let (seq, rest) = value.split_first_chunk::<8>()?;
-            Some((u64::from_be_bytes(*seq), (number(rest)?, digest(rest.get(8..)?)?)))
-        };
-        let wrong = || StoreError(format!("the head of stream {stream} has another form"));
-        head().ok_or_else(wrong).map(Some)
+        self.handle.as_ref().ok_or_else(StoreError::closed)?.stream(stream)
     }
 
     /// Returns the stored bytes of an event.
@@ -215,24 +300,39 @@ impl Store {
     }
 
     /// Adds events, in order. Adding one again changes nothing.
-    pub(crate) fn apply(&self, rows: &[Applied<'_>]) -> Result<(), StoreError> {
+    pub(crate) fn apply(&mut self, rows: &[Applied<'_>]) -> Result<(), StoreError> {
         let Some(last) = rows.last() else { return Ok(()) };
         let mut batch = sled::Batch::default();
         let mut heads = BTreeMap::new();
         for row in rows {
             batch.insert(key(b'e', &row.seq.to_be_bytes()), row.bytes);
             heads.insert(row.stream, row);
+            self.taken += row.bytes.len() as u64 + ENTRY_BYTES;
         }
         for (stream, row) in heads {
             batch.insert(key(b's', stream.as_bytes()), row.head());
+            self.taken += stream.len() as u64 + ENTRY_BYTES;
         }
         batch.insert(key(b'n', &[]), (last.seq + 1).to_be_bytes());
         self.with(|db| db.apply_batch(batch))
     }
 
+    /// Tells whether it holds so much in memory that it should be flushed.
+    pub(crate) fn is_full(&self) -> bool {
+        self.taken >= RENEW_BYTES
+    }
+
     /// Makes everything applied durable, then notes how much that was. The note itself is durable
-    /// from the next flush on, so it never says more than is true.
-    pub(crate) fn flush(&self, mark: Watermark) -> Result<(), StoreError> {
+    /// from the next flush on, so it never says more than is true. A full store is opened anew.
+    pub(crate) fn flush(&mut self, mark: Watermark) -> Result<(), StoreError> {
+        if !self.is_full() {
+            return self.flush_once(mark);
+        }
+        self.flush_noted(mark)?;
+        self.renew()
+    }
+
+    fn flush_once(&self, mark: Watermark) -> Result<(), StoreError> {
         self.with(|db| {
             db.flush()?;
             db.insert(key(b'w', &[]), mark.encode()).map(drop)
@@ -241,8 +341,23 @@ impl Store {
 
     /// Flushes twice, so that the note of the first flush is durable too.
     pub(crate) fn flush_noted(&self, mark: Watermark) -> Result<(), StoreError> {
-        self.flush(mark)?;
+        self.flush_once(mark)?;
         self.with(|db| db.flush().map(drop))
+    }
+
+    /// Opens the database anew, to give its memory back: sled 1.0.0-alpha.124 never lets go of a
+    /// leaf that was written since the database was opened, whatever its cache may hold. All that
+    /// was applied must be durable; whoever asks through a reader waits.
+    fn renew(&mut self) -> Result<(), StoreError> {
+        let lent = Arc::clone(&self.lent);
+        let mut lent = hold(&lent);
+        let was_lent = lent.take().is_some();
+        self.handle = None;
+        let handle = Handle::open(&self.path)?;
+        *lent = was_lent.then(|| handle.clone());
+        self.handle = Some(handle);
+        self.taken = 0;
+        Ok(())
     }
 
     /// Calls `visit` with each event in order.
@@ -258,49 +373,5 @@ impl Store {
     }
 }
 
-impl Drop for Store {
-    fn drop(&mut self) {
-        // sled flushes when its last handle is dropped, and may panic doing so.
-        let db = self.db.take();
-        if self.failed.load(Ordering::Acquire) {
-            // Its memory and files are given back when the process ends.
-            std::mem::forget(db);
-            return;
-        }
-        let _ = guarded(move || {
-            drop(db);
-            Ok(())
-        });
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Keys and values as every later version must read them, or rebuild.
-    #[test]
-    fn the_stored_forms_are_as_documented() {
-        let row =
-            Applied { seq: 258, stream: "s", version: 3, leaf: Digest::of(b"x"), bytes: b"e" };
-        let mark = Watermark { size: 258, root: Digest::of(b"r"), ids: 0x0102_0304 };
-        let head = format!("00000000000001020000000000000003{}", Digest::of(b"x"));
-        assert_eq!(hex(&row.head()), head);
-        let noted = format!("0000000000000102{}01020304", Digest::of(b"r"));
-        assert_eq!(hex(&mark.encode()), noted);
-        assert_eq!(Watermark::decode(&mark.encode()), Some(mark));
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::create(&dir.path().join("store")).unwrap();
-        store.apply(&[row]).unwrap();
-        assert_eq!(store.get(b"e\0\0\0\0\0\0\x01\x02").unwrap().unwrap(), b"e");
-        assert_eq!(hex(&store.get(b"ss").unwrap().unwrap()), head);
-        assert_eq!(hex(&store.get(b"n").unwrap().unwrap()), "0000000000000103");
-        assert_eq!(store.stream("s").unwrap(), Some((258, (3, Digest::of(b"x")))));
-    }
-}
+mod tests;

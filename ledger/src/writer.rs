@@ -26,7 +26,7 @@ use crate::layout::Lock;
 use crate::notebook::{AppendError, Appended, CloseError, Expected};
 use crate::plan::{Known, Row, StreamHead, plan};
 use crate::reader::{Reader, Shared};
-use crate::store::Store;
+use crate::store::StoreReader;
 
 /// Streams whose heads are kept in memory.
 const HEADS: usize = 65_536;
@@ -81,7 +81,7 @@ pub(crate) struct State {
     /// `None` while a caller writes a group.
     pub(crate) journal: Option<Journal>,
     /// `None` once the notebook is closed.
-    pub(crate) store: Option<Store>,
+    pub(crate) store: Option<StoreReader>,
     pub(crate) ids: IdTable,
     pub(crate) heads: HashMap<Arc<str>, Head>,
     /// Number of the next event, staged ones counted.
@@ -116,7 +116,7 @@ pub(crate) struct Group {
 
 impl State {
     /// Begins behind the last event of `journal`.
-    pub(crate) fn new(journal: Journal, store: Store, ids: IdTable, lock: Lock) -> Self {
+    pub(crate) fn new(journal: Journal, store: StoreReader, ids: IdTable, lock: Lock) -> Self {
         Self {
             next: journal.next(),
             journal: Some(journal),

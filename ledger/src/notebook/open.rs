@@ -77,7 +77,7 @@ pub(super) fn open(
     let Recovery { table, report, .. } = recovery;
     let shared = Arc::new(Shared::begin(copies.frontier.clone()));
     let reader = Reader::over(layout.clone(), Some(Arc::clone(&shared)));
-    let store = copies.store.clone();
+    let store = copies.store.reader();
     let frames = reader.frames(copies.applied());
     let applier = Applier::start(copies, frames, Arc::clone(&shared))
         .map_err(|source| OpenError::Io { path: layout.dir().to_owned(), source })?;

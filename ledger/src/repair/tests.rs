@@ -148,7 +148,7 @@ fn where_neither_copy_is_what_was_noted_nothing_is_touched() {
     forge(dir.path(), 20);
     // The store's copy of another event is changed as well, so that it comes to no noted root.
     {
-        let (store, _, _) = Store::open(&dir.path().join("store")).unwrap();
+        let (mut store, _, _) = Store::open(&dir.path().join("store")).unwrap();
         let bytes = store.event(5).unwrap().unwrap();
         let leaf = Digest::of(b"leaf");
         let mut other = bytes.clone();

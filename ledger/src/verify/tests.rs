@@ -156,7 +156,7 @@ fn a_shortened_journal_is_found() {
 #[test]
 fn a_damaged_store_is_found() {
     let dir = sample();
-    let (changed, _, _) = crate::store::Store::open(&dir.path().join("store")).unwrap();
+    let (mut changed, _, _) = crate::store::Store::open(&dir.path().join("store")).unwrap();
     let row = crate::store::Applied {
         seq: 9,
         stream: "s/one",
