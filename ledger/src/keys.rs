@@ -1,6 +1,6 @@
 //! Signing keys: the file of the present one, and which was valid from which event on.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -113,9 +113,32 @@ pub(crate) fn make_next_key(
     Key::make(|id| layout.next_key(id), Some(&old.name), device)
 }
 
+/// The turn of one process, or thread, to put a key in its place. Held from before the log is asked
+/// which key is valid until that key's file stands: whoever was slower would else put the key of an
+/// earlier rotation over that of a later one, whose private half would be lost.
+pub(crate) struct Turn(File);
+
+impl Turn {
+    /// Waits for the turn.
+    pub(crate) fn take(layout: &Layout) -> Result<Self, CheckpointError> {
+        let path = layout.keys().join("rotation.lock");
+        let taken = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let taken = taken.and_then(|file| file.lock().map(|()| file));
+        taken.map(Self).map_err(|source| CheckpointError::Io { path, source })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Said aloud: a child process that was just forked may still share the open file.
+        let _ = self.0.unlock();
+    }
+}
+
 /// Puts the next key in the place of the present one, whose private half is then gone.
 pub(crate) fn take_key(
     layout: &Layout,
+    _turn: &Turn,
     next: &Key,
     device: &dyn Device,
 ) -> Result<(), CheckpointError> {
@@ -135,12 +158,16 @@ pub(crate) fn drop_key(path: &Path) -> Result<(), CheckpointError> {
 }
 
 /// Ends a rotation that was cut short behind its event: the key that is valid is taken up. Keys
-/// of rotations that may still be under way are left alone.
-pub(crate) fn settle(layout: &Layout, valid: Option<&str>) -> Result<(), CheckpointError> {
+/// of rotations that may still be under way are left alone. Asks for a [`Turn`].
+pub(crate) fn settle(
+    layout: &Layout,
+    turn: &Turn,
+    valid: Option<&str>,
+) -> Result<(), CheckpointError> {
     for path in next_keys(layout) {
         match Key::read(&path) {
             Ok(key) if Some(key.verifier().as_str()) == valid => {
-                take_key(layout, &key, &Disk)?;
+                take_key(layout, turn, &key, &Disk)?;
             }
             _ => {}
         }
@@ -163,6 +190,8 @@ pub(crate) fn next_keys(layout: &Layout) -> Vec<PathBuf> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyHistory {
     keys: Vec<(u64, String)>,
+    /// Version of the record's own stream, as far as it was read.
+    version: Option<u64>,
 }
 
 impl KeyHistory {
@@ -172,6 +201,7 @@ impl KeyHistory {
     /// # Errors
     /// When the event is malformed, or a rotation is not signed by both keys.
     pub fn fold(&mut self, event: &Envelope) -> Result<(), CheckpointError> {
+        self.version = Some(event.version);
         let malformed = |error: crate::event::FactsError| CheckpointError::Malformed {
             what: error.to_string(),
         };
@@ -204,6 +234,11 @@ impl KeyHistory {
     /// Returns the key that signs checkpoints over the first `size` events.
     pub fn at(&self, size: u64) -> Option<&str> {
         self.keys.iter().rfind(|(from, _)| *from < size || *from == 0).map(|(_, key)| key.as_str())
+    }
+
+    /// Returns the version of the record's own stream, as of the last event that was taken up.
+    pub(crate) fn version(&self) -> Option<u64> {
+        self.version
     }
 
     /// Returns the present key.

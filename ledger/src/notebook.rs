@@ -13,7 +13,7 @@ use crate::device::{Device, Disk};
 use crate::durable::{create_dir, write_file_on};
 use crate::event::NewEvent;
 pub use crate::journal::Dropped;
-use crate::keys::{self, KeyHistory};
+use crate::keys;
 use crate::layout::{Config, LAYOUT, Layout, Lock, LockError};
 use crate::reader::{Head, ReadError, Reader};
 use crate::socket::{Client, Server};
@@ -448,9 +448,7 @@ impl Notebook {
         let notebook = Self { inner: Arc::new(inner) };
         if !keys::next_keys(&notebook.inner.layout).is_empty() {
             // A rotation was cut short. Signing is not needed to go on, so a failure waits.
-            let valid = notebook.keys().ok();
-            let valid = valid.as_ref().and_then(KeyHistory::newest);
-            let _ = keys::settle(&notebook.inner.layout, valid);
+            let _ = notebook.settle_keys();
         }
         if begins {
             notebook.begin(&config, actor).map_err(|error| OpenError::Begin(Box::new(error)))?;

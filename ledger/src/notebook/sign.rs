@@ -20,7 +20,7 @@ impl Notebook {
     /// # Errors
     /// When the key cannot be used or the event cannot be appended.
     pub fn checkpoint(&self) -> Result<SignedCheckpoint, CheckpointError> {
-        let (head, key) = self.head_and_key()?;
+        let (head, key, _) = self.head_and_key()?;
         let signed = checkpoint::sign(&key, head)?;
         let facts =
             CheckpointSigned { size: signed.size, root: signed.root, note: signed.note.clone() };
@@ -33,25 +33,33 @@ impl Notebook {
         Ok(signed)
     }
 
-    /// Returns the head and the key that is valid there. A rotation in another process may come
-    /// in between, or have named the next key a moment before its file is in place; one that was
-    /// cut short there is ended here.
-    fn head_and_key(&self) -> Result<(Head, Key), CheckpointError> {
+    /// Returns the head, the key that is valid there, and what is known of keys. A rotation in
+    /// another process may come in between, or have named the next key a moment before its file is
+    /// in place; one that was cut short there is ended here.
+    fn head_and_key(&self) -> Result<(Head, Key, KeyHistory), CheckpointError> {
         let until = Instant::now() + ROTATION;
         loop {
             let head = self.acknowledged().map_err(Box::new)?;
             let key = checkpoint::own_key(&self.inner.layout)?;
             let known = self.keys()?;
-            if known.at(head.size).is_none_or(|valid| valid == key.verifier()) {
-                return Ok((head, key));
+            let valid = [known.at(head.size), known.newest()];
+            if valid.iter().flatten().all(|valid| *valid == key.verifier()) {
+                return Ok((head, key, known));
             }
-            keys::settle(&self.inner.layout, known.newest())?;
+            self.settle_keys()?;
             if Instant::now() >= until {
                 let what = "the log names a newer key: the rotation to it did not end here";
                 return Err(CheckpointError::Key { path: key.path, what: what.to_owned() });
             }
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Ends rotations that were cut short: the key that the log names is put in its place.
+    pub(super) fn settle_keys(&self) -> Result<(), CheckpointError> {
+        let layout = &self.inner.layout;
+        let turn = keys::Turn::take(layout)?;
+        keys::settle(layout, &turn, self.keys()?.newest())
     }
 
     /// Puts a note into `checkpoints/latest`, unless a newer one is there.
@@ -84,11 +92,11 @@ impl Notebook {
     /// rotation was faster.
     pub fn rotate_key(&self) -> Result<String, CheckpointError> {
         let layout = &self.inner.layout;
-        // Taken first: whatever else comes to this stream meanwhile, another rotation above all,
-        // makes this one fail.
-        let stream = "ledger".to_owned();
-        let version = self.version(&stream).map_err(Box::new)?;
-        let (head, present) = self.head_and_key()?;
+        let (head, present, known) = self.head_and_key()?;
+        // As the log says where it also says which key is valid, and not as the writer says, which
+        // counts events that are still on their way: whatever else comes to this stream after
+        // those that were read, another rotation above all, makes this one fail.
+        let (stream, version) = ("ledger".to_owned(), known.version());
         let next = keys::make_next_key(layout, &present, self.inner.device.as_ref())?;
         let signed = checkpoint::sign_rotation(head, &present, &next)?;
         let facts = KeyRotated {
@@ -110,7 +118,14 @@ impl Notebook {
                 return Err(Box::new(error).into());
             }
         }
-        keys::take_key(layout, &next, self.inner.device.as_ref())?;
+        let turn = keys::Turn::take(layout)?;
+        if self.keys()?.newest() == Some(next.verifier().as_str()) {
+            keys::take_key(layout, &turn, &next, self.inner.device.as_ref())?;
+        } else {
+            // Another rotation took this key up and went on from it.
+            keys::drop_key(&next.path)?;
+        }
+        drop(turn);
         // Signed by both keys: the new one vouches for what the old one covered.
         self.keep(&signed)?;
         Ok(next.verifier())
