@@ -10,6 +10,7 @@ mod applier;
 mod base64;
 pub mod blob;
 mod bodies;
+mod canonical;
 pub mod catalogue;
 pub mod checkpoint;
 pub mod clock;
