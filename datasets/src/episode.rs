@@ -143,6 +143,48 @@ pub struct Source {
     pub format: String,
 }
 
+/// An episode that came from nowhere. Its members are those of [`Episode`].
+#[derive(Serialize)]
+struct Content<'a> {
+    schema: u32,
+    track: &'a str,
+    tools: &'a [Tool],
+    turns: &'a [Turn],
+    gold: &'a Gold,
+    answer: Option<&'a Answer>,
+    query: &'a str,
+    source: Source,
+    licence: &'a str,
+    attribution: &'a str,
+    subject: Option<&'a str>,
+    flags: &'a [String],
+}
+
+impl<'a> Content<'a> {
+    fn of(episode: &'a Episode) -> Self {
+        let source = Source {
+            name: String::new(),
+            external_id: String::new(),
+            location: Location { file: String::new(), row: 0 },
+            format: String::new(),
+        };
+        Self {
+            schema: episode.schema,
+            track: &episode.track,
+            tools: &episode.tools,
+            turns: &episode.turns,
+            gold: &episode.gold,
+            answer: episode.answer.as_ref(),
+            query: &episode.query,
+            source,
+            licence: &episode.licence,
+            attribution: &episode.attribution,
+            subject: episode.subject.as_deref(),
+            flags: &episode.flags,
+        }
+    }
+}
+
 impl Turn {
     /// Makes a turn of text only.
     pub fn text(role: &str, content: impl Into<String>) -> Self {
@@ -175,13 +217,7 @@ impl Episode {
     ///
     /// A row that moved to another line or file keeps this digest.
     pub fn content_digest(&self) -> Digest {
-        let nowhere = Source {
-            name: String::new(),
-            external_id: String::new(),
-            location: Location { file: String::new(), row: 0 },
-            format: String::new(),
-        };
-        Self { source: nowhere, ..self.clone() }.digest()
+        Digest::of(&canonical(&Content::of(self)))
     }
 
     /// Returns what a model is shown: the turns up to the last one that is not its own.

@@ -6,7 +6,7 @@
 use std::io::BufReader;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::episode::{Call, Episode, json_text};
 use crate::gold::{first_call, read_golds, strict_call, write_wrapper};
@@ -15,6 +15,9 @@ use crate::ingest::{
 };
 use crate::literal::{parse, parse_prefix};
 use crate::manifest::Stored;
+use crate::redact::Rules;
+use crate::split::SplitManifest;
+use crate::suite::SuiteManifest;
 
 /// A file of rows: a byte that picks the format, one of options, then the file. No episode is
 /// accepted that could not be stored and read back as the same.
@@ -51,6 +54,48 @@ pub fn ingest(data: &[u8]) {
     for (one, other) in whole.iter().flatten().zip(rows.iter().flatten()) {
         assert_eq!(one, other);
     }
+}
+
+/// A text that is redacted under the rules of the first byte's bits. Taken out once is taken out
+/// for good, and of an episode as of a text.
+pub fn redact(data: &[u8]) {
+    let Some((pick, text)) = data.split_first() else { return };
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    let names = ["secrets", "email", "phone", "card", "iban"];
+    let names = names.iter().enumerate().filter(|(bit, _)| pick >> bit & 1 == 1);
+    let names: Vec<_> = names.map(|(_, name)| *name).collect();
+    let Ok(rules) = names.join(",").parse::<Rules>() else { return };
+    let once = rules.redact_text(text);
+    assert_eq!(rules.redact_text(&once), once);
+    let row = json!({ "messages": [
+        { "role": "user", "content": text },
+        { "role": "assistant", "tool_calls": [{ "id": "c", "type": "function", "function": {
+            "name": "f", "arguments": json!({ "value": text }).to_string(),
+        } }] },
+    ] });
+    let reading = Reading { rules: Rules::none(), ..Format::OpenAi.into() };
+    let (row, source) = (row.to_string(), SourceInfo::unknown(Path::new("file.json")));
+    for row in read(row.as_bytes(), &source, &reading).flatten() {
+        for mut episode in row.result.into_iter().flatten() {
+            let before = episode.clone();
+            let places = rules.redact(&mut episode);
+            assert!(places > 0 || episode == before);
+            assert_eq!(rules.redact(&mut episode), 0);
+        }
+    }
+}
+
+/// Stored bytes of an episode, a split or a suite. What is read is written in one way only.
+pub fn manifest(data: &[u8]) {
+    fn settles<T: Stored>(data: &[u8]) {
+        let Ok(read) = T::from_stored(data) else { return };
+        let written = read.to_stored();
+        let again = T::from_stored(&written).map(|again| again.to_stored());
+        assert_eq!(again.ok(), Some(written));
+    }
+    settles::<Episode>(data);
+    settles::<SplitManifest>(data);
+    settles::<SuiteManifest>(data);
 }
 
 /// A gold or an answer as text. What is read as calls can be written, and reads back the same.

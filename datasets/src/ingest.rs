@@ -34,6 +34,7 @@ mod recorded;
 mod records;
 mod stream;
 mod tau_bench;
+mod values;
 mod workflow_log;
 mod xlam;
 

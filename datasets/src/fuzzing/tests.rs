@@ -7,13 +7,23 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use ledger::Digest;
+
 use super::*;
+use crate::episode::Turn;
 use crate::samples;
+use crate::split::{Excluded, SplitSpec, build_split};
+use crate::suite::tests::toolcall_suite;
 
 /// What takes the inputs of a target.
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 2] = [("ingest", super::ingest), ("gold", super::gold)];
+const TARGETS: [(&str, Target); 4] = [
+    ("ingest", super::ingest),
+    ("gold", super::gold),
+    ("redact", super::redact),
+    ("manifest", super::manifest),
+];
 
 /// Samples of which the shortest rows are seeds.
 const SAMPLES: [&str; 10] = [
@@ -38,6 +48,15 @@ const MADE: [&str; 5] = [
     r#"[{"trace": {"id": "t"}, "observations": [{"id": "o", "type": "GENERATION", "input": "q",
         "output": {"content": [{"type": "tool_use", "name": "g", "input": {}}]}}]}]"#,
     r#"{"cep": "Be brief."}"#,
+];
+
+/// Texts in which every rule finds something.
+const SECRETS: [(&str, &str); 5] = [
+    ("keys", "sk-aB3dE5fG7hJ9kL1mN2pQ4rS6 hf_ AKIAIOSFODNN7EXAMPLE [SECRET_7]"),
+    ("bearer", "Authorization: Bearer aB3dE5fG7hJ9kL1m, password=\"hunter2xyz99\" u:p4ss@h.io"),
+    ("people", "a@b.io, +1 415 555 2671 or (415) 555-2671"),
+    ("numbers", "4111 1111 1111 1111 DE89370400440532013000 4111-1111"),
+    ("block", "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADAN\n-----END PRIVATE KEY----- eyJhbGciOi"),
 ];
 
 fn fuzz() -> PathBuf {
@@ -106,6 +125,33 @@ fn write_seeds() {
     ] {
         put("gold", name, text.as_bytes());
     }
+    for (name, text) in SECRETS {
+        put("redact", name, &[&[0b1_1111], text.as_bytes()].concat());
+    }
+    let (suite, split) = manifests();
+    put("manifest", "suite", &suite.to_stored());
+    put("manifest", "split", &split.to_stored());
+    put("manifest", "episode", &samples::episodes(SAMPLES[0], 0)[0].1.to_stored());
+}
+
+/// A suite and a split, small enough for a fuzzer.
+fn manifests() -> (SuiteManifest, SplitManifest) {
+    let mut suite = toolcall_suite(100);
+    suite.cases.truncate(1);
+    let case = &mut suite.cases[0];
+    case.turns = vec![Turn::text("user", "q")];
+    case.gold_all.truncate(1);
+    let rows = samples::episodes("fledgling/toolcall/train.jsonl", 0);
+    let mut split = build_split(&SplitSpec::default(), &rows[..8], &[suite.clone()]).unwrap();
+    split.rows.truncate(2);
+    split.excluded.push(Excluded {
+        seq: 7,
+        episode: Digest::of(b"e"),
+        content: Digest::of(b"c"),
+        reason: "near duplicate".to_owned(),
+        near_duplicate_of: Some(3),
+    });
+    (suite, split)
 }
 
 #[test]

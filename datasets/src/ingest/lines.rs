@@ -7,8 +7,9 @@ use ledger::catalogue::Location;
 use serde_json::{Map, Value};
 
 use super::gzip::{Opened, opened};
-use super::make::{finish, has_long_number, place_ids, redact, subject_at};
+use super::make::{finish, place_ids, redact, subject_at};
 use super::records::{Record, Records};
+use super::values::has_long_number;
 use super::{Beside, Format, IngestError, Reading, Row, SourceInfo, episodes};
 use crate::episode::Episode;
 

@@ -7,20 +7,11 @@ use ledger::catalogue::Location;
 use serde_json::{Map, Value};
 
 use super::chat::open;
+use super::values::settle;
 use super::{Format, SourceInfo};
 use crate::episode::{Call, Episode, Gold, Source, Turn};
 use crate::gold::{GoldError, is_writable};
-use crate::manifest::Stored;
 use crate::redact::Rules;
-
-/// Greatest whole number that canonical JSON (RFC 8785) keeps exactly.
-const EXACT_MAX: u64 = 1 << 53;
-
-/// Least digits of a whole number that may lose some as a float.
-const LONG_DIGITS: usize = 17;
-
-/// Deepest nesting that is read again, as in serde_json.
-const DEPTH_MAX: usize = 127;
 
 /// Starts an episode; the reader fills in what it knows.
 pub(super) fn start(
@@ -112,14 +103,8 @@ pub(super) fn last_user(turns: &[Turn]) -> &str {
     users.next().map(|turn| turn.content.as_str()).unwrap_or_default()
 }
 
-/// Brings an episode into the form that reading it from the record gives (keys sorted, numbers
-/// shortest), so that work on fresh and on stored episodes is the same work.
-///
-/// A whole number that the form would change is refused. The reason does not quote it, because
-/// reasons stand in the log for ever, and the number may be somebody's.
-///
-/// `has_long_number` says what [`has_long_number`] says of the row: a whole number beyond 2^64 has
-/// become a float by now, and nothing but its digits in the row tell it from `1e300`.
+/// Brings an episode into the form that reading it from the record gives; see
+/// [`settle`](super::values::settle), which is told `has_long_number`.
 pub(super) fn finish(mut episode: Episode, has_long_number: bool) -> Result<Episode, String> {
     episode.flags.sort();
     episode.flags.dedup();
@@ -129,26 +114,8 @@ pub(super) fn finish(mut episode: Episode, has_long_number: bool) -> Result<Epis
                     can be written";
         return Err(what.to_owned());
     }
-    let value = serde_json::to_value(&episode).map_err(|error| error.to_string())?;
-    if is_inexact(&value, has_long_number) {
-        let what = "a whole number is beyond 2^53 and would lose digits: write it as text";
-        return Err(what.to_owned());
-    }
-    // What is deeper can be written, but not be read again.
-    if is_deeper(&value, DEPTH_MAX) {
-        return Err(format!("nested more than {DEPTH_MAX} levels deep"));
-    }
-    Episode::from_stored(&episode.to_bytes()).map_err(|error| error.to_string())
-}
-
-/// Says whether arrays and objects stand in one another more than `depth` deep.
-fn is_deeper(value: &Value, depth: usize) -> bool {
-    match (value, depth.checked_sub(1)) {
-        (Value::Array(_) | Value::Object(_), None) => true,
-        (Value::Array(items), Some(left)) => items.iter().any(|item| is_deeper(item, left)),
-        (Value::Object(items), Some(left)) => items.values().any(|item| is_deeper(item, left)),
-        _ => false,
-    }
+    settle(&mut episode, has_long_number)?;
+    Ok(episode)
 }
 
 /// Says whether all calls of an episode can be written in a wrapper, and so all of its tools.
@@ -157,43 +124,6 @@ fn is_callable(episode: &Episode) -> bool {
     let answered = episode.answer.iter().flat_map(|answer| &answer.calls);
     let called = said.chain(answered).chain(episode.gold.calls()).map(|Call { name, .. }| name);
     called.chain(episode.tools.iter().map(|tool| &tool.name)).all(|name| is_writable(name))
-}
-
-fn is_inexact(value: &Value, has_long_number: bool) -> bool {
-    match value {
-        Value::Number(number) => {
-            let magnitude = number.as_u64().or_else(|| number.as_i64().map(i64::unsigned_abs));
-            match (magnitude, number.as_f64()) {
-                (Some(magnitude), _) => magnitude > EXACT_MAX,
-                // Beyond 2^53, no float has a fraction.
-                (None, Some(float)) => has_long_number && float.abs() > EXACT_MAX as f64,
-                (None, None) => false,
-            }
-        }
-        Value::Array(items) => items.iter().any(|item| is_inexact(item, has_long_number)),
-        Value::Object(members) => members.values().any(|item| is_inexact(item, has_long_number)),
-        _ => false,
-    }
-}
-
-/// Says whether a text has a run of 17 or more digits that is no part of a decimal or of a number
-/// with an exponent. It may stand inside a string, because arguments often are JSON text.
-pub(super) fn has_long_number(text: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(start) = text.get(at..).and_then(|rest| rest.iter().position(u8::is_ascii_digit))
-    {
-        let start = at + start;
-        let rest = text.get(start..).unwrap_or_default();
-        let length = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let before = start.checked_sub(1).and_then(|place| text.get(place));
-        let is_decimal =
-            matches!(before, Some(b'.')) || matches!(rest.get(length), Some(b'.' | b'e' | b'E'));
-        if length >= LONG_DIGITS && !is_decimal {
-            return true;
-        }
-        at = start + length;
-    }
-    false
 }
 
 /// Tells the episodes of one row apart, where it gives several: all of them have `#<place>`, the

@@ -69,7 +69,13 @@ impl<'a> Text<'a> {
 
     /// Says whether the text goes on like this.
     pub(super) fn has(&self, at: usize, wanted: &str) -> bool {
-        self.text.as_bytes().get(at..).is_some_and(|rest| rest.starts_with(wanted.as_bytes()))
+        // Most are no match, and told by their first letter alone.
+        self.byte(at) == wanted.as_bytes().first().copied().unwrap_or(NOTHING)
+            && self
+                .text
+                .as_bytes()
+                .get(at..)
+                .is_some_and(|rest| rest.starts_with(wanted.as_bytes()))
     }
 }
 
@@ -112,7 +118,11 @@ fn find_seen(rules: &Rules, text: &str, key: Option<&str>) -> Vec<Found> {
     if has(Rule::Secrets) && secrets::is_whole(&text) {
         return vec![Found { rule: Rule::Secrets, start: 0, end: text.text.len() }];
     }
+    let only_secrets = rules.on.len() == 1 && has(Rule::Secrets);
     while at < text.text.len() {
+        if only_secrets {
+            at = secrets::next_start(&text, at);
+        }
         if let Some((_, _, end)) = placeholder(text.text, at) {
             (text.wall, at) = (end, end);
             continue;

@@ -1,5 +1,7 @@
 //! Keys, tokens and passwords: by the form that their issuers give them, or by what stands before.
 
+use std::sync::LazyLock;
+
 use super::scan::{NOTHING, Text, has_placeholder, is_word};
 
 mod beside;
@@ -117,6 +119,14 @@ const FORMS: &[Form] = &[
     form("pk-lf-", (36, 36), url_safe),
 ];
 
+/// The forms by the letter that they begin with.
+static BY_LETTER: LazyLock<Vec<Vec<&Form>>> = LazyLock::new(|| {
+    let of = |letter: u8| {
+        FORMS.iter().filter(move |form| form.prefix.as_bytes().first() == Some(&letter))
+    };
+    (0..=u8::MAX).map(|letter| of(letter).collect()).collect()
+});
+
 /// Ends of names (letters and digits only, in lower case) whose values are secret.
 const NAMES: [&str; 19] = [
     "password",
@@ -150,6 +160,18 @@ pub(super) fn is_whole(text: &Text<'_>) -> bool {
         && is_strong(all, true)
 }
 
+/// Returns the next place at which [`find`] may find something, or a placeholder may begin.
+pub(super) fn next_start(text: &Text<'_>, at: usize) -> usize {
+    let mut before = text.before(at);
+    let rest = text.text.as_bytes().get(at..).unwrap_or_default();
+    let starts = |&byte: &u8| {
+        let starts = matches!(byte, b'[' | b'-' | b':') || (alnum(byte) && !alnum(before));
+        before = byte;
+        starts
+    };
+    at + rest.iter().position(starts).unwrap_or(rest.len())
+}
+
 /// Finds a secret that begins at a place or behind the name that begins there.
 pub(super) fn find(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     let (byte, before) = (text.byte(at), text.before(at));
@@ -175,7 +197,8 @@ fn token(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
     if text.has(at, "eyJ") {
         return web_token(text, at);
     }
-    FORMS.iter().find_map(|form| {
+    let forms = BY_LETTER.get(usize::from(text.byte(at))).map(Vec::as_slice).unwrap_or_default();
+    forms.iter().find_map(|form| {
         if !text.has(at, form.prefix) || (form.is)(text.before(at)) {
             return None;
         }
@@ -229,11 +252,12 @@ fn assigned(text: &Text<'_>, at: usize) -> Option<(usize, usize)> {
         let start = text.run(end, |byte| byte == b' ');
         return (start > end).then(|| bearer(text, start)).flatten();
     }
+    // Looked at first, because no value follows most words.
+    let (start, quote) = value_start(text, end)?;
     let is_weak = !is_secret_name(name);
     if is_weak && !beside::may_be_secret(text, at, name) {
         return None;
     }
-    let (start, quote) = value_start(text, end)?;
     match name.to_ascii_lowercase().as_str() {
         "cookie" | "set-cookie" => return beside::cookies(text, start),
         "auth" => return beside::encoded_login(text, start, quote?),
@@ -292,9 +316,9 @@ fn name_end(text: &Text<'_>, at: usize) -> Option<usize> {
     if end - at > NAME_MAX {
         return None;
     }
-    let (first, second) = (text.part(at, end).to_ascii_lowercase(), end + 1);
-    let leads = ["api", "access", "secret", "private", "auth"].contains(&first.as_str());
-    if leads && text.byte(end) == b' ' {
+    let (first, second) = (text.part(at, end), end + 1);
+    let leads = ["api", "access", "secret", "private", "auth"];
+    if text.byte(end) == b' ' && leads.iter().any(|lead| first.eq_ignore_ascii_case(lead)) {
         let last = text.run_most(second, 6, |byte| byte.is_ascii_alphabetic());
         let word = text.part(second, last);
         if word.eq_ignore_ascii_case("key") || word.eq_ignore_ascii_case("token") {

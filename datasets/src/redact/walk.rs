@@ -104,11 +104,23 @@ fn leaves(value: &mut Value, key: Option<&str>, keys: Keys, edit: &mut dyn Edit)
 }
 
 fn members(object: &mut Map<String, Value>, keys: Keys, edit: &mut dyn Edit) {
-    for (mut key, mut value) in std::mem::take(object) {
-        let name = key.clone();
-        edit.text(&mut key, None);
-        let of_value = (keys == Keys::AreTexts).then_some(name.as_str());
-        leaves(&mut value, of_value, keys, edit);
+    let (mut renamed, mut name) = (Vec::new(), String::new());
+    for (place, (key, value)) in object.iter_mut().enumerate() {
+        name.clone_from(key);
+        edit.text(&mut name, None);
+        let of_value = (keys == Keys::AreTexts).then_some(key.as_str());
+        leaves(value, of_value, keys, edit);
+        if name != *key {
+            renamed.push((place, std::mem::take(&mut name)));
+        }
+    }
+    if renamed.is_empty() {
+        return;
+    }
+    let mut renamed = renamed.into_iter().peekable();
+    for (place, (key, value)) in std::mem::take(object).into_iter().enumerate() {
+        let new = renamed.next_if(|(renamed, _)| *renamed == place);
+        let mut key = new.map_or(key, |(_, key)| key);
         // Two names that differ in their case only have one placeholder: neither may be lost.
         while object.contains_key(&key) {
             key.push('_');
