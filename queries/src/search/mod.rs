@@ -11,6 +11,8 @@ mod context;
 mod decisions;
 mod document;
 mod follow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hits;
 mod index;
 mod language;
