@@ -14,11 +14,11 @@ const EXACT_MAX: u64 = 1 << 53;
 
 /// Encodes `value` as canonical JSON (RFC 8785): sorted keys, shortest numbers, no white space.
 ///
-/// Numbers are doubles: a whole number beyond 2^53 is written as the one that is nearest to it.
+/// Numbers are doubles: a whole number beyond 2^53 is written as the one that is nearest to it. One
+/// that is not finite is null, as serde_json writes it.
 ///
 /// # Errors
-/// When the value has no JSON form: a key that is no text, number or truth value, or a number that
-/// is not finite.
+/// When the value has no JSON form: a key that is no text, number or truth value.
 pub fn canonical_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, Error> {
     let mut writer = Writer::default();
     value.serialize(&mut writer)?;
@@ -69,7 +69,7 @@ impl Writer {
 
     fn double(&mut self, value: f64) -> Result<(), Error> {
         if !value.is_finite() {
-            return Err(Error::custom("a number that is not finite has no JSON form"));
+            return <&mut Self as ser::Serializer>::serialize_unit(self);
         }
         self.out.extend_from_slice(ryu_js::Buffer::new().format_finite(value).as_bytes());
         Ok(())

@@ -1,8 +1,9 @@
 //! Signing keys: the file of the present one, and which was valid from which event on.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 use signed_note::StandardSigner;
@@ -16,6 +17,8 @@ use crate::event::{Envelope, Facts};
 use crate::id::Digest;
 use crate::layout::Layout;
 
+/// How long another may take to put a key in its place.
+const TURN: Duration = Duration::from_secs(10);
 /// What a rotation's note says of the new key, in a line of its own.
 pub(crate) const ROTATES_TO: &str = "rotates-to ";
 
@@ -119,12 +122,22 @@ pub(crate) fn make_next_key(
 pub(crate) struct Turn(File);
 
 impl Turn {
-    /// Waits for the turn.
+    /// Waits for the turn, but not for ever: whoever has it may have been stopped.
     pub(crate) fn take(layout: &Layout) -> Result<Self, CheckpointError> {
         let path = layout.keys().join("rotation.lock");
-        let taken = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let taken = taken.and_then(|file| file.lock().map(|()| file));
-        taken.map(Self).map_err(|source| CheckpointError::Io { path, source })
+        let failed = |source| CheckpointError::Io { path: path.clone(), source };
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(failed)?;
+        let until = Instant::now() + TURN;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+        }
     }
 }
 

@@ -176,7 +176,8 @@ impl From<ReadError> for OpenError {
 }
 
 /// Says why a batch was not appended. Nothing of it is in the log, save where
-/// [`AppendError::Poisoned`] says otherwise.
+/// [`AppendError::Poisoned`] says otherwise, or the process that it was handed to went away: asked
+/// again, what stands there answers that it does.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// A stream has moved on, or does not stand where the caller thinks.

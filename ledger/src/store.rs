@@ -12,10 +12,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::id::Digest;
@@ -25,6 +26,10 @@ use crate::plan::StreamHead;
 const LEAF_FANOUT: usize = 64;
 /// How long the store's own lock may be shared by a process that was just forked.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long opening the store anew may take.
+const RENEWAL: Duration = Duration::from_secs(30);
+/// Flushes until nothing is left to write.
+const FLUSHES_MAX: u32 = 16;
 /// Bytes of the store's cache.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes after which the database is opened anew: see [`Store::flush`]. Few where assertions are
@@ -114,22 +119,57 @@ struct Handle {
     failed: Arc<AtomicBool>,
 }
 
-/// The handle that a reader shares with whoever opens the store anew; `None` while there is none.
-type Lent = Arc<Mutex<Option<Handle>>>;
+/// The handle that a reader shares with whoever opens the store anew.
+#[derive(Default)]
+struct Lent {
+    place: Mutex<Place>,
+    changed: Condvar,
+}
+
+/// What stands in the reader's place.
+#[derive(Default)]
+enum Place {
+    /// The store is gone, has failed, or was never lent.
+    #[default]
+    Empty,
+    /// It is being opened anew.
+    Away,
+    Here(Box<Handle>),
+}
+
+impl Lent {
+    /// Takes the lock. Nothing panics while it is held: see [`guarded`].
+    fn hold(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the handle that stands there; whoever asks waits from now on.
+    fn take(&self) -> Option<Box<Handle>> {
+        match mem::replace(&mut *self.hold(), Place::Away) {
+            Place::Here(handle) => Some(handle),
+            Place::Empty | Place::Away => None,
+        }
+    }
+
+    fn put(&self, place: Place) {
+        *self.hold() = place;
+        self.changed.notify_all();
+    }
+}
 
 /// The open store.
 pub(crate) struct Store {
     path: PathBuf,
     /// `None` only after the database could not be opened anew.
     handle: Option<Handle>,
-    lent: Lent,
+    lent: Arc<Lent>,
     /// Bytes that were applied since the database was opened.
     taken: u64,
 }
 
 /// Asks the store from another thread, across its being opened anew.
 pub(crate) struct StoreReader {
-    lent: Lent,
+    lent: Arc<Lent>,
 }
 
 /// Runs something in sled, whose assertions panic.
@@ -160,8 +200,39 @@ fn digest(bytes: &[u8]) -> Option<Digest> {
     Some(Digest::from_bytes(bytes.try_into().ok()?))
 }
 
+/// Drops handles of the database on a thread of its own: where sled does not come back from that,
+/// it is left to itself.
+fn dropped_in_time(handles: Vec<Option<Handle>>) -> Result<(), StoreError> {
+    let (done, is_done) = std::sync::mpsc::channel();
+    let dropper = std::thread::Builder::new().name("ledger-store-drop".to_owned());
+    let dropper = dropper.spawn(move || {
+        drop(handles);
+        let _ = done.send(());
+    });
+    dropper.map_err(|error| StoreError(error.to_string()))?;
+    let stuck = |_| StoreError("it could not be closed".to_owned());
+    is_done.recv_timeout(RENEWAL).map_err(stuck)
+}
+
+/// Says whether the last opening of the database ended before it had made its first log. sled
+/// 1.0.0-alpha.124 would then take the snapshot that it finds for an old one as well, and remove
+/// it: later openings would lack most of what is there.
+fn was_cut_short(path: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(path.join("metadata")) else { return false };
+    let (mut log, mut snapshot) = (None, None);
+    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+        let id = |prefix: &str| u64::from_str_radix(name.strip_prefix(prefix)?, 16).ok();
+        log = log.max(id("log_"));
+        snapshot = snapshot.max(id("snapshot_"));
+    }
+    snapshot.is_some() && log <= snapshot
+}
+
 impl Handle {
     fn open(path: &Path) -> Result<Self, StoreError> {
+        if was_cut_short(path) {
+            return Err(StoreError("its last opening was cut short".to_owned()));
+        }
         let config =
             sled::Config::new().path(path).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
         let until = Instant::now() + PATIENCE;
@@ -212,7 +283,7 @@ impl Drop for Handle {
         let db = self.db.take();
         if self.failed.load(Ordering::Acquire) {
             // Its memory and files are given back when the process ends.
-            std::mem::forget(db);
+            mem::forget(db);
             return;
         }
         let _ = guarded(move || {
@@ -222,15 +293,25 @@ impl Drop for Handle {
     }
 }
 
-/// Takes the lock of the lent handle. Nothing panics while it is held: see [`guarded`].
-fn hold(lent: &Lent) -> MutexGuard<'_, Option<Handle>> {
-    lent.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl StoreReader {
-    /// Returns the number of a stream's last event, and where the stream stands.
+    /// Returns the number of a stream's last event, and where the stream stands. Waits while the
+    /// store is opened anew, but not for ever.
     pub(crate) fn stream(&self, stream: &str) -> Result<Option<(u64, StreamHead)>, StoreError> {
-        hold(&self.lent).as_ref().ok_or_else(StoreError::closed)?.stream(stream)
+        let until = Instant::now() + RENEWAL;
+        let mut place = self.lent.hold();
+        loop {
+            match &*place {
+                Place::Here(handle) => return handle.stream(stream),
+                Place::Empty => return Err(StoreError::closed()),
+                Place::Away => {}
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(StoreError("it is still being opened anew".to_owned()));
+            }
+            let waited = self.lent.changed.wait_timeout(place, left);
+            place = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
@@ -264,12 +345,13 @@ impl Store {
 
     fn connect(path: &Path) -> Result<Self, StoreError> {
         let handle = Some(Handle::open(path)?);
-        Ok(Self { path: path.to_owned(), handle, lent: Lent::default(), taken: 0 })
+        Ok(Self { path: path.to_owned(), handle, lent: Arc::default(), taken: 0 })
     }
 
     /// Lends a handle to another thread.
     pub(crate) fn reader(&self) -> StoreReader {
-        hold(&self.lent).clone_from(&self.handle);
+        let handle = self.handle.clone().map(Box::new);
+        self.lent.put(handle.map_or(Place::Empty, Place::Here));
         StoreReader { lent: Arc::clone(&self.lent) }
     }
 
@@ -329,7 +411,8 @@ impl Store {
             return self.flush_once(mark);
         }
         self.flush_noted(mark)?;
-        self.renew()
+        self.settle()?;
+        self.renew(mark)
     }
 
     fn flush_once(&self, mark: Watermark) -> Result<(), StoreError> {
@@ -345,19 +428,57 @@ impl Store {
         self.with(|db| db.flush().map(drop))
     }
 
+    /// Flushes until nothing is left to write, also of what sled moves to save space: a flush that
+    /// fails while the database is dropped is told to nobody, and the next would wait for ever.
+    fn settle(&self) -> Result<(), StoreError> {
+        let (mut idle, mut rounds) = (0, 0);
+        while idle < 2 && rounds < FLUSHES_MAX {
+            let written = self.with(|db| Ok(db.flush()?.objects_flushed))?;
+            idle = if written == 0 { idle + 1 } else { 0 };
+            rounds += 1;
+        }
+        Ok(())
+    }
+
     /// Opens the database anew, to give its memory back: sled 1.0.0-alpha.124 never lets go of a
     /// leaf that was written since the database was opened, whatever its cache may hold. All that
-    /// was applied must be durable; whoever asks through a reader waits.
-    fn renew(&mut self) -> Result<(), StoreError> {
-        let lent = Arc::clone(&self.lent);
-        let mut lent = hold(&lent);
-        let was_lent = lent.take().is_some();
-        self.handle = None;
+    /// was applied must be durable, and `mark` what was noted of it. Whoever asks through a reader
+    /// waits. Where anything is wrong the store has failed.
+    fn renew(&mut self, mark: Watermark) -> Result<(), StoreError> {
+        // sled has the whole system synced when it opens: most of that is done before anybody waits.
+        rustix::fs::sync();
+        let lent = self.lent.take().map(|handle| *handle);
+        let was_lent = lent.is_some();
+        let old = self.handle.take();
+        let renewed = dropped_in_time(vec![lent, old]).and_then(|()| self.same_as_before(mark));
+        match renewed {
+            Ok(handle) => {
+                let place =
+                    if was_lent { Place::Here(Box::new(handle.clone())) } else { Place::Empty };
+                self.handle = Some(handle);
+                self.taken = 0;
+                self.lent.put(place);
+                Ok(())
+            }
+            Err(error) => {
+                self.lent.put(Place::Empty);
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the database and checks that it is the one that was closed. One whose folder was
+    /// moved away would be empty, and tell of streams that there are that there are none.
+    fn same_as_before(&self, mark: Watermark) -> Result<Handle, StoreError> {
         let handle = Handle::open(&self.path)?;
-        *lent = was_lent.then(|| handle.clone());
-        self.handle = Some(handle);
-        self.taken = 0;
-        Ok(())
+        let noted = handle.get(&key(b'w', &[]))?.and_then(|value| Watermark::decode(&value));
+        let applied = handle.get(&key(b'n', &[]))?.and_then(|value| number(&value));
+        let first = handle.get(&key(b'e', &0_u64.to_be_bytes()))?;
+        if noted == Some(mark) && applied == Some(mark.size) && first.is_some() {
+            return Ok(handle);
+        }
+        handle.failed.store(true, Ordering::Release);
+        Err(StoreError("what was opened anew is not what was closed".to_owned()))
     }
 
     /// Calls `visit` with each event in order.

@@ -134,13 +134,11 @@ impl State {
     }
 
     fn check(&self) -> Result<(), AppendError> {
-        if self.lock.is_none() {
-            return Err(AppendError::Closed);
+        // First, because it says more: an event may stand in the log all the same.
+        if let Some(reason) = &self.poisoned {
+            return Err(AppendError::Poisoned { reason: reason.clone() });
         }
-        match &self.poisoned {
-            Some(reason) => Err(AppendError::Poisoned { reason: reason.clone() }),
-            None => Ok(()),
-        }
+        if self.lock.is_none() { Err(AppendError::Closed) } else { Ok(()) }
     }
 
     /// Takes a planned batch into the group.

@@ -14,6 +14,19 @@ use crate::reader::Head;
 /// How long a rotation in another process may take to put its key in place.
 const ROTATION: Duration = Duration::from_secs(2);
 
+/// Says whether an event was refused before anything of it was written.
+fn was_refused(error: &AppendError) -> bool {
+    matches!(
+        error,
+        AppendError::Conflict { .. }
+            | AppendError::IdReused { .. }
+            | AppendError::TooLarge { .. }
+            | AppendError::TooDeep { .. }
+            | AppendError::Name { .. }
+            | AppendError::DiskLow { .. }
+    )
+}
+
 impl Notebook {
     /// Signs the present head, records that, and keeps the note in `checkpoints/latest`.
     ///
@@ -46,8 +59,10 @@ impl Notebook {
             if valid.iter().flatten().all(|valid| *valid == key.verifier()) {
                 return Ok((head, key, known));
             }
-            self.settle_keys()?;
+            let settled = self.settle_keys();
             if Instant::now() >= until {
+                // Where the keys may not be written, another process may still have ended it.
+                settled?;
                 let what = "the log names a newer key: the rotation to it did not end here";
                 return Err(CheckpointError::Key { path: key.path, what: what.to_owned() });
             }
@@ -111,10 +126,11 @@ impl Notebook {
             .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
         match self.append(&[Expected { stream, version }], vec![event]) {
             Ok(_) => {}
-            // The event may stand in the log all the same: opening decides.
-            Err(error @ AppendError::Poisoned { .. }) => return Err(Box::new(error).into()),
             Err(error) => {
-                keys::drop_key(&next.path)?;
+                // Otherwise the event may stand in the log all the same, and opening decides.
+                if was_refused(&error) {
+                    keys::drop_key(&next.path)?;
+                }
                 return Err(Box::new(error).into());
             }
         }

@@ -96,10 +96,9 @@ fn a_full_store_is_opened_anew() {
     assert_eq!(next, 2560);
 }
 
-/// Where the database cannot be opened anew the store has failed: it says so, and so does the
-/// reader, and neither hangs.
-#[test]
-fn a_store_that_cannot_be_opened_anew_has_failed() {
+/// Where the database cannot be opened anew, or is another then, the store has failed: it says so,
+/// and so does the reader, and neither hangs.
+fn opened_anew_where_it_is_not(is_in_the_way: bool) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     let mut store = Store::create(&path).unwrap();
@@ -110,9 +109,42 @@ fn a_store_that_cannot_be_opened_anew_has_failed() {
         next += 64;
     }
     std::fs::rename(&path, dir.path().join("gone")).unwrap();
-    std::fs::write(&path, b"in the way").unwrap();
+    if is_in_the_way {
+        std::fs::write(&path, b"in the way").unwrap();
+    }
     assert!(store.flush(mark(next)).is_err());
     assert!(store.event(0).is_err());
+    // Not absent: a stream that is told to be would be begun again.
     assert!(reader.stream("stream/0").is_err());
     drop((store, reader));
+}
+
+#[test]
+fn a_store_that_is_another_when_it_is_opened_anew_has_failed() {
+    opened_anew_where_it_is_not(true);
+    opened_anew_where_it_is_not(false);
+}
+
+/// Where an opening ended between its snapshot and its first log, sled would lose the snapshot at
+/// the next one.
+#[test]
+fn a_store_whose_opening_was_cut_short_is_not_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let mut store = Store::create(&path).unwrap();
+    fill(&mut store, 0..64);
+    store.flush_noted(mark(64)).unwrap();
+    drop(store);
+    for _ in 0..3 {
+        let (store, noted, applied) = Store::open(&path).unwrap();
+        assert_eq!((noted, applied), (mark(64), 64));
+        drop(store);
+    }
+    let metadata = std::fs::read_dir(path.join("metadata")).unwrap();
+    let logs = metadata
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_name().to_str().unwrap().starts_with("log_"));
+    logs.for_each(|log| std::fs::remove_file(log.path()).unwrap());
+    let error = Store::open(&path).map(|_| ()).unwrap_err();
+    assert!(error.to_string().contains("cut short"), "{error}");
 }
