@@ -13,6 +13,8 @@ use crate::reader::Head;
 
 /// How long a rotation in another process may take to put its key in place.
 const ROTATION: Duration = Duration::from_secs(2);
+/// Tries to append a rotation while checkpoints come in between.
+const TRIES_MAX: u32 = 16;
 
 /// Says whether an event was refused before anything of it was written.
 fn was_refused(error: &AppendError) -> bool {
@@ -106,14 +108,38 @@ impl Notebook {
     /// When a key cannot be read or written, or the event cannot be appended: also where another
     /// rotation was faster.
     pub fn rotate_key(&self) -> Result<String, CheckpointError> {
-        let layout = &self.inner.layout;
-        let (head, present, known) = self.head_and_key()?;
-        // As the log says where it also says which key is valid, and not as the writer says, which
-        // counts events that are still on their way: whatever else comes to this stream after
-        // those that were read, another rotation above all, makes this one fail.
-        let (stream, version) = ("ledger".to_owned(), known.version());
-        let next = keys::make_next_key(layout, &present, self.inner.device.as_ref())?;
-        let signed = checkpoint::sign_rotation(head, &present, &next)?;
+        let mut found = self.head_and_key()?;
+        let previous = found.1.verifier();
+        let next = keys::make_next_key(&self.inner.layout, &found.1, self.inner.device.as_ref())?;
+        let mut tries = 1;
+        loop {
+            let error = match self.append_rotation(&found, &next)? {
+                Ok(signed) => return self.take_up(&next, &signed),
+                Err(error) => error,
+            };
+            // A checkpoint may have come in between: then it is tried again.
+            if tries < TRIES_MAX && matches!(error, AppendError::Conflict { .. }) {
+                tries += 1;
+                found = self.head_and_key()?;
+                if found.1.verifier() == previous {
+                    continue;
+                }
+            }
+            // Otherwise the event may stand in the log all the same, and opening decides.
+            if was_refused(&error) {
+                keys::drop_key(&next.path)?;
+            }
+            return Err(Box::new(error).into());
+        }
+    }
+
+    /// Appends the event of a rotation, or says why it was not.
+    fn append_rotation(
+        &self,
+        (head, present, known): &(Head, Key, KeyHistory),
+        next: &Key,
+    ) -> Result<Result<SignedCheckpoint, AppendError>, CheckpointError> {
+        let signed = checkpoint::sign_rotation(*head, present, next)?;
         let facts = KeyRotated {
             verifier_key: next.verifier(),
             previous: present.verifier(),
@@ -124,26 +150,26 @@ impl Notebook {
         let id = format!("rotation/{}", facts.verifier_key);
         let event = NewEvent::new("ledger", id, RECORD, &facts)
             .map_err(|error| CheckpointError::Malformed { what: error.to_string() })?;
-        match self.append(&[Expected { stream, version }], vec![event]) {
-            Ok(_) => {}
-            Err(error) => {
-                // Otherwise the event may stand in the log all the same, and opening decides.
-                if was_refused(&error) {
-                    keys::drop_key(&next.path)?;
-                }
-                return Err(Box::new(error).into());
-            }
-        }
+        // As the log says where it also says which key is valid, and not as the writer says, which
+        // counts events that are still on their way: whatever else comes to this stream after
+        // those that were read, another rotation above all, makes this one fail.
+        let expected = Expected { stream: "ledger".to_owned(), version: known.version() };
+        Ok(self.append(&[expected], vec![event]).map(|_| signed))
+    }
+
+    /// Puts the key of a rotation that stands in the log in its place.
+    fn take_up(&self, next: &Key, signed: &SignedCheckpoint) -> Result<String, CheckpointError> {
+        let layout = &self.inner.layout;
         let turn = keys::Turn::take(layout)?;
         if self.keys()?.newest() == Some(next.verifier().as_str()) {
-            keys::take_key(layout, &turn, &next, self.inner.device.as_ref())?;
+            keys::take_key(layout, &turn, next, self.inner.device.as_ref())?;
         } else {
             // Another rotation took this key up and went on from it.
             keys::drop_key(&next.path)?;
         }
         drop(turn);
         // Signed by both keys: the new one vouches for what the old one covered.
-        self.keep(&signed)?;
+        self.keep(signed)?;
         Ok(next.verifier())
     }
 
