@@ -1,9 +1,9 @@
 //! Bringing store, tree and request ids up behind the journal.
 //!
 //! They follow the journal as a reader would, some milliseconds behind it, and hold nothing that
-//! it does not hold. Appending waits only when they are very far behind, or when it needs a stream's
-//! head while the store is opened anew. When one of them fails, all stop where they are until the
-//! notebook is opened again; the journal goes on.
+//! it does not hold. Appending waits only when they are very far behind, or when it needs the head
+//! of a stream while the store is opened anew. When one of them fails, all stop where they are until
+//! the notebook is opened again; the journal goes on.
 
 use std::collections::VecDeque;
 use std::io;

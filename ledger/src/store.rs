@@ -445,7 +445,7 @@ impl Store {
     /// was applied must be durable, and `mark` what was noted of it. Whoever asks through a reader
     /// waits. Where anything is wrong the store has failed.
     fn renew(&mut self, mark: Watermark) -> Result<(), StoreError> {
-        // sled has the whole system synced when it opens: most of that is done before anybody waits.
+        // sled has the whole system synced when it opens: most of it is done before anybody waits.
         rustix::fs::sync();
         let lent = self.lent.take().map(|handle| *handle);
         let was_lent = lent.is_some();
