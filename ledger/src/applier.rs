@@ -2,8 +2,8 @@
 //!
 //! They follow the journal as a reader would, some milliseconds behind it, and hold nothing that
 //! it does not hold. Appending waits only when they are very far behind, or when it needs the head
-//! of a stream while the store is opened anew. When one of them fails, all stop where they are until
-//! the notebook is opened again; the journal goes on.
+//! of a stream while the store is opened anew. When one of them fails, all stop where they are
+//! until the notebook is opened again; the journal goes on.
 
 use std::collections::VecDeque;
 use std::io;
