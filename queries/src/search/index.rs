@@ -16,7 +16,7 @@ use super::query::with_value;
 use super::rank::{Ranker, Sort};
 use super::schema::{Exact, Fields};
 use super::tokens::{WORDS, of_documents};
-use super::write::Pen;
+use super::write::{Pen, patiently};
 
 /// Version of the documents' form; another one is built again.
 pub(super) const FORMAT: u32 = 2;
@@ -121,9 +121,11 @@ impl Index {
     /// Removes what lies in the index's directory and starts anew, unless somebody writes it.
     fn empty(path: &Path, fields: Fields) -> Result<Self, SearchError> {
         let directory = MmapDirectory::open(path).map_err(|source| failed(path, source.into()))?;
-        let _lock = directory
-            .acquire_lock(&INDEX_WRITER_LOCK)
-            .map_err(|source| failed(path, TantivyError::LockFailure(source, None)))?;
+        let lock = || {
+            let taken = directory.acquire_lock(&INDEX_WRITER_LOCK);
+            taken.map_err(|source| TantivyError::LockFailure(source, None))
+        };
+        let _lock = patiently(lock).map_err(|source| failed(path, source))?;
         for entry in fs::read_dir(path).map_err(|source| io(path, source))? {
             let entry = entry.map_err(|source| io(path, source))?.path();
             if entry.is_file() && !entry.ends_with(&INDEX_WRITER_LOCK.filepath) {

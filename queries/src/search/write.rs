@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger::catalogue::{BodyErased, SuiteBuilt, TraceIngested, TraceRevised};
 use ledger::{Facts as _, Reader};
@@ -44,6 +44,8 @@ const WAITING: usize = 8;
 /// Attempts at writing a segment anew, and the pause between two of them.
 const ATTEMPTS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(25);
+/// How long a lock that was let go may still be shared.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What an event asks for.
 struct Step {
@@ -73,6 +75,20 @@ pub(super) struct Pen {
     erased: bool,
 }
 
+/// Takes a lock, and tries again for a moment where it is held: a process that was just forked
+/// shares a lock that was let go until it begins its own program. The store's opening forks.
+pub(super) fn patiently<T>(mut take: impl FnMut() -> tantivy::Result<T>) -> tantivy::Result<T> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match take() {
+            Err(TantivyError::LockFailure(LockError::LockBusy, _)) if Instant::now() < until => {
+                std::thread::sleep(PAUSE);
+            }
+            taken => return taken,
+        }
+    }
+}
+
 impl Pen {
     /// Takes the writer lock; none where another process holds it.
     pub(super) fn take(
@@ -83,7 +99,8 @@ impl Pen {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if many { cores.clamp(1, BUILDING_THREADS) } else { 1 };
         let bytes = if many { BUILDING_BYTES * threads } else { FOLLOWING_BYTES };
-        let writer: IndexWriter = match index.writer_with_num_threads(threads, bytes) {
+        let taken = patiently(|| index.writer_with_num_threads(threads, bytes));
+        let writer: IndexWriter = match taken {
             Ok(writer) => writer,
             Err(TantivyError::LockFailure(LockError::LockBusy, _)) => return Ok(None),
             Err(source) => return Err(source),
