@@ -12,6 +12,8 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use serde_json::Value;
+
 use crate::episode::Episode;
 
 mod digits;
@@ -150,6 +152,35 @@ impl Rules {
             return 0;
         }
         Session::new(self).run(episode)
+    }
+
+    /// Puts placeholders into all texts of a JSON value, also of JSON inside them, and says at how
+    /// many places.
+    pub fn redact_json(&self, value: &mut Value) -> u64 {
+        if self.on.is_empty() {
+            return 0;
+        }
+        let inside = self.redact_inside(value);
+        inside + Session::new(self).run(value)
+    }
+
+    /// Redacts JSON that is the text of a leaf: its escapes hide what stands behind them.
+    fn redact_inside(&self, value: &mut Value) -> u64 {
+        match value {
+            Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
+                let Ok(mut inner) = serde_json::from_str::<Value>(text) else { return 0 };
+                let places = self.redact_json(&mut inner);
+                if places > 0 {
+                    *text = inner.to_string();
+                }
+                places
+            }
+            Value::Array(items) => items.iter_mut().map(|item| self.redact_inside(item)).sum(),
+            Value::Object(members) => {
+                members.values_mut().map(|member| self.redact_inside(member)).sum()
+            }
+            _ => 0,
+        }
     }
 
     /// Puts placeholders into a text, numbered from 1 in it.

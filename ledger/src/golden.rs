@@ -163,6 +163,19 @@ fn capture() {
         reason: text("no gold"),
         content: digest(2),
     }]);
+    check(&[CallCaptured {
+        source: text("gateway"),
+        external_id: text("chatcmpl-1"),
+        request: Some(body(3)),
+        response: Some(body(4)),
+        status: Some(200),
+        ended: CallEnded::Complete,
+        streamed: true,
+        error: None,
+        rules: texts(&["secrets/2"]),
+        redacted: false,
+        truncated: false,
+    }]);
     let feedback = FeedbackRecorded {
         target: text("resp-1"),
         name: text("helpful"),
@@ -481,7 +494,7 @@ fn every_kind_is_covered() {
         })
         .flatten()
         .collect();
-    assert_eq!(kinds.len(), 37, "the catalogue grew: add samples of the new kinds, then this");
+    assert_eq!(kinds.len(), 38, "the catalogue grew: add samples of the new kinds, then this");
     // What is stored beside events: checked where it is made.
     kinds.extend(texts(&["envelope.hex", "subject.1.txt"]));
     kinds.sort();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use datasets::{Side, SplitSpec};
 use ledger::Facts as _;
@@ -19,7 +20,7 @@ use crate::hub::{self, Base};
 use crate::lab::Lab;
 use crate::replay::{ReplayReport, ReplayWish, replay};
 use crate::serve::engine::Engine;
-use crate::serve::{DEPLOYMENT_FLAG, Listen, SERVED_FLAG, start};
+use crate::serve::{Answering, DEPLOYMENT_FLAG, Listen, SERVED_FLAG, start};
 
 /// Serves the adapter's deployment, asks it a question, corrects the answer, and builds the next
 /// dataset from served traces and failed dev cases.
@@ -131,7 +132,8 @@ async fn talk_to(
 ) -> Result<Value, AppError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listen = Listen { address, token: None, checkpoint_every: None };
-    let server = start(lab.notebook.clone(), lab.actor, engine, listen).await?;
+    let answering = Answering { engine: Some(Arc::new(engine)), teacher: None };
+    let server = start(lab.notebook.clone(), lab.actor, answering, listen).await?;
     let failed = |e: reqwest::Error| AppError::said(Kind::Unavailable, e.to_string());
     let at = format!("http://{}/v1", server.address);
     let client = reqwest::Client::builder().no_proxy().build().map_err(failed)?;

@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection};
+use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
@@ -17,22 +18,30 @@ use models::ModelError;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::Shared;
 use super::capture::{Served, UnderWay};
+use super::engine::Engine;
+use super::gateway::{Asked, Wanted};
 use super::wire::{ChatRequest, Envelope};
+use super::{Answering, Shared};
 use crate::error::{AppError, Kind};
 
-/// Most bytes of a request.
+/// Most bytes of a request that is answered here, and of one that is handed on: pictures and
+/// files may stand in it.
 const BODY_BYTES_MAX: usize = 4 << 20;
+const HANDED_ON_BYTES_MAX: usize = 32 << 20;
+/// Bodies above are looked into on a thread of their own.
+const LOOKED_INTO_AT_ONCE: usize = 256 << 10;
 
 type Handle = Arc<Shared>;
 
 /// Makes the router.
 pub(super) fn routes(shared: Handle) -> Router {
+    let is_gateway = shared.answering.teacher.is_some();
+    let body_max = if is_gateway { HANDED_ON_BYTES_MAX } else { BODY_BYTES_MAX };
     Router::new()
         .route("/health", get(health))
         .route("/v1/models", get(models))
-        .route("/v1/chat/completions", post(chat))
+        .route("/v1/chat/completions", post(chat).layer(DefaultBodyLimit::max(body_max)))
         .route("/v1/feedback", post(feedback))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), authorised))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -40,7 +49,7 @@ pub(super) fn routes(shared: Handle) -> Router {
 }
 
 /// An error in OpenAI's form.
-fn error(status: StatusCode, kind: &str, message: impl Into<String>) -> Response {
+pub(super) fn error(status: StatusCode, kind: &str, message: impl Into<String>) -> Response {
     let body = json!({ "error": { "message": message.into(), "type": kind, "code": null } });
     (status, Json(body)).into_response()
 }
@@ -60,21 +69,44 @@ async fn authorised(State(shared): State<Handle>, request: Request, next: Next) 
 
 async fn health(State(shared): State<Handle>) -> Json<Value> {
     let (calls, lost) = shared.capture.counts();
+    let (handed_on, not_recorded) = shared.recorder.counts();
     let (signed, unsigned) = shared.signing.counts();
     Json(json!({
         "status": "ok",
-        "deployment": shared.engine.id,
-        "calls": calls,
-        "calls_not_recorded": lost,
+        "deployment": shared.answering.engine.as_ref().map(|engine| engine.id),
+        "teacher": shared.answering.teacher.is_some(),
+        "calls": calls + handed_on,
+        "calls_not_recorded": lost + not_recorded,
         "checkpoints": signed,
         "checkpoints_failed": unsigned,
     }))
 }
 
-async fn models(State(shared): State<Handle>) -> Json<Value> {
-    let engine = &shared.engine;
+async fn models(State(shared): State<Handle>, headers: HeaderMap) -> Response {
+    let Answering { engine, teacher } = &shared.answering;
+    let mut data: Vec<Value> = engine.iter().map(|engine| card(engine)).collect();
+    if let Some(teacher) = teacher {
+        let reply = teacher.models(headers, shared.token.is_some()).await;
+        match (engine, reply) {
+            (None, Some(reply)) => return reply.into_response(),
+            (None, None) => {
+                let what = "the teacher does not say which models it has";
+                return error(StatusCode::BAD_GATEWAY, "server_error", what);
+            }
+            // What is served here can be used whatever the teacher says.
+            (Some(_), reply) => {
+                let list = reply.and_then(|(_, _, body)| serde_json::from_slice(&body).ok());
+                let theirs = list.as_ref().and_then(|list: &Value| list.get("data")?.as_array());
+                data.extend(theirs.into_iter().flatten().cloned());
+            }
+        }
+    }
+    Json(json!({ "object": "list", "data": data })).into_response()
+}
+
+fn card(engine: &Engine) -> Value {
     let id = engine.aliases.first().cloned().unwrap_or_else(|| engine.id.to_string());
-    let card = json!({
+    json!({
         "id": id,
         "object": "model",
         "created": 0,
@@ -82,23 +114,89 @@ async fn models(State(shared): State<Handle>) -> Json<Value> {
         "parent": engine.deployment.base,
         "adapter_generation": engine.id,
         "marks": engine.marks(),
-    });
-    Json(json!({ "object": "list", "data": [card] }))
+    })
 }
 
 async fn chat(
     State(shared): State<Handle>,
-    request: Result<Json<ChatRequest>, JsonRejection>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
 ) -> Response {
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => {
+            return error(rejection.status(), "invalid_request_error", rejection.body_text());
+        }
+    };
+    if !is_json(&headers) {
+        let what = "say that it is JSON: content-type: application/json";
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return error(status, "invalid_request_error", what);
+    }
+    let Answering { engine, teacher } = &shared.answering;
+    let Some(teacher) = teacher else { return answer_here(shared, &body).await };
+    if shared.token.is_none() && is_of_a_page(&headers) {
+        let what = "pages of other sites may not call this server without its token";
+        return error(StatusCode::FORBIDDEN, "invalid_request_error", what);
+    }
+    let wanted = if body.len() > LOOKED_INTO_AT_ONCE {
+        let (headers, body) = (headers.clone(), body.clone());
+        let work = tokio::task::spawn_blocking(move || Wanted::of(&headers, &body));
+        work.await.unwrap_or_default()
+    } else {
+        Wanted::of(&headers, &body)
+    };
+    if let Some(engine) = engine {
+        // What nobody can read may have been meant for here, and stays here.
+        let is_theirs = wanted.model.as_ref().is_some_and(|model| !engine.answers_to(model));
+        if !is_theirs {
+            return answer_here(shared, &body).await;
+        }
+    }
+    let recording = (Arc::clone(&shared.recorder), shared.capture.enter());
+    let stop = shared.hurry.subscribe();
+    let asked = Asked { headers, query, body, stop };
+    teacher.forward(recording, wanted, asked, shared.token.is_some()).await
+}
+
+/// Says whether a body is said to be JSON, which pages of other sites cannot say unasked.
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let kind = kind.to_ascii_lowercase();
+    kind == "application/json" || (kind.starts_with("application/") && kind.ends_with("+json"))
+}
+
+/// Says whether a browser sends the call for a page of another site.
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let is_here = |origin: &str| {
+        let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+    };
+    text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none"))
+        || text("origin").is_some_and(|origin| !is_here(origin))
+}
+
+/// Answers by the deployment.
+async fn answer_here(shared: Handle, body: &Bytes) -> Response {
     let began = Instant::now();
-    let request = match request {
+    if body.len() > BODY_BYTES_MAX {
+        let what = format!("the request takes more than {BODY_BYTES_MAX} bytes");
+        return error(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", what);
+    }
+    let request: ChatRequest = match Json::from_bytes(body) {
         Ok(Json(request)) => request,
         Err(rejection) => {
             return error(rejection.status(), "invalid_request_error", rejection.body_text());
         }
     };
-    if !shared.engine.answers_to(&request.model) {
-        let engine = &shared.engine;
+    let Some(engine) = &shared.answering.engine else {
+        return error(StatusCode::NOT_FOUND, "invalid_request_error", "nothing is served here");
+    };
+    if !engine.answers_to(&request.model) {
         let known = [engine.aliases.clone(), vec![engine.id.to_string()]].concat().join(", ");
         let what = format!("model {:?} is not served here (served: {known})", request.model);
         return error(StatusCode::NOT_FOUND, "invalid_request_error", what);
@@ -108,8 +206,9 @@ async fn chat(
         Err(what) => return error(StatusCode::BAD_REQUEST, "invalid_request_error", what),
     };
     let subject = request.subject();
-    let id = shared.capture.next_id(&shared.engine, &turns, subject.as_deref());
+    let id = shared.capture.next_id(engine, &turns, subject.as_deref());
     let call = Call {
+        engine: Arc::clone(engine),
         _under_way: shared.capture.begin(&id, subject.as_deref()),
         id,
         created: chrono::Utc::now().timestamp(),
@@ -122,6 +221,7 @@ async fn chat(
 
 /// A call under way.
 struct Call {
+    engine: Arc<Engine>,
     id: String,
     created: i64,
     request: ChatRequest,
@@ -131,15 +231,15 @@ struct Call {
 }
 
 impl Call {
-    fn envelope<'a>(&'a self, shared: &'a Shared) -> Envelope<'a> {
+    fn envelope(&self) -> Envelope<'_> {
         let (id, model) = (&self.id, &self.request.model);
-        Envelope { id, model, created: self.created, engine: &shared.engine }
+        Envelope { id, model, created: self.created, engine: &self.engine }
     }
 
     /// Answers, and gives back what is to be recorded.
-    fn answer(&self, shared: &Shared, text: &mut dyn FnMut(&str)) -> Result<Served, AppError> {
+    fn answer(&self, text: &mut dyn FnMut(&str)) -> Result<Served, AppError> {
         let limit = self.request.limit();
-        let (made, all) = shared.engine.answer(&self.turns, limit, text)?;
+        let (made, all) = self.engine.answer(&self.turns, limit, text)?;
         Ok(Served {
             id: self.id.clone(),
             turns: self.turns.clone(),
@@ -175,14 +275,14 @@ fn refused(failure: &AppError) -> Response {
 
 async fn whole(shared: Handle, call: Call) -> Response {
     let work = tokio::task::spawn_blocking(move || {
-        let served = match call.answer(&shared, &mut |_| {}) {
+        let served = match call.answer(&mut |_| {}) {
             Ok(served) => served,
             Err(failure) => return failed(&failure),
         };
-        let body = call.envelope(&shared).response(&served.made, &served.text);
+        let body = call.envelope().response(&served.made, &served.text);
         // The answer leaves first; recording follows and cannot delay or break it.
         tokio::task::spawn_blocking(move || {
-            shared.capture.record(&shared.engine, &served);
+            shared.capture.record(&call.engine, &served);
             drop(call);
         });
         Json(body).into_response()
@@ -195,19 +295,19 @@ async fn whole(shared: Handle, call: Call) -> Response {
 fn streamed(shared: Handle, call: Call) -> Response {
     let (sender, receiver) = mpsc::unbounded_channel::<String>();
     tokio::task::spawn_blocking(move || {
-        let envelope = call.envelope(&shared);
+        let envelope = call.envelope();
         // A caller who left gets no more pieces; what was answered is recorded all the same.
         let send = |chunk: Value| drop(sender.send(chunk.to_string()));
         send(envelope.chunk(json!({ "role": "assistant", "content": "" }), None));
         let mut text = |piece: &str| send(envelope.chunk(json!({ "content": piece }), None));
-        match call.answer(&shared, &mut text) {
+        match call.answer(&mut text) {
             Ok(served) => {
                 send(envelope.chunk(json!({}), Some(&served.made)));
                 if call.request.wants_usage() {
                     send(envelope.usage_chunk(&served.made));
                 }
                 drop(sender.send("[DONE]".to_owned()));
-                shared.capture.record(&shared.engine, &served);
+                shared.capture.record(&call.engine, &served);
             }
             Err(failure) => {
                 let what = json!({ "message": failure.to_string(), "type": "server_error" });

@@ -34,18 +34,19 @@ pub(super) struct Capture {
     calls: AtomicU64,
     lost: AtomicU64,
     under_way: Arc<()>,
-    newest: Mutex<Newest>,
+    newest: Arc<Mutex<Newest>>,
     /// When the server began, so that ids that are made of no words differ too.
     began: i64,
 }
 
 /// Held while a call is answered and recorded.
+#[derive(Clone)]
 pub(super) struct UnderWay(#[allow(dead_code)] Arc<()>);
 
 /// The newest calls of this server: feedback may come before a call is recorded, or though its
 /// recording failed, and must be encrypted for its subject all the same.
 #[derive(Default)]
-struct Newest {
+pub(super) struct Newest {
     /// Response id -> name of the subject, where the call has one.
     subjects: BTreeMap<String, Option<String>>,
     /// Response ids, oldest first.
@@ -53,7 +54,7 @@ struct Newest {
 }
 
 impl Newest {
-    fn put(&mut self, id: &str, subject: Option<&str>) {
+    pub(super) fn put(&mut self, id: &str, subject: Option<&str>) {
         if self.subjects.insert(id.to_owned(), subject.map(str::to_owned)).is_none() {
             self.order.push_back(id.to_owned());
         }
@@ -86,7 +87,7 @@ impl Capture {
     pub(super) fn new(notebook: Notebook, actor: &str) -> Self {
         let (calls, lost) = (AtomicU64::new(0), AtomicU64::new(0));
         let began = chrono::Utc::now().timestamp_micros();
-        let (actor, under_way, newest) = (actor.to_owned(), Arc::default(), Mutex::default());
+        let (actor, under_way, newest) = (actor.to_owned(), Arc::default(), Arc::default());
         Self { notebook, actor, calls, lost, under_way, newest, began }
     }
 
@@ -94,6 +95,16 @@ impl Capture {
     /// called before anything of the answer leaves.
     pub(super) fn begin(&self, id: &str, subject: Option<&str>) -> UnderWay {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).put(id, subject);
+        self.enter()
+    }
+
+    /// Returns where the newest calls are told.
+    pub(super) fn newest(&self) -> Arc<Mutex<Newest>> {
+        Arc::clone(&self.newest)
+    }
+
+    /// Marks a call as under way whose id the teacher will give.
+    pub(super) fn enter(&self) -> UnderWay {
         UnderWay(Arc::clone(&self.under_way))
     }
 

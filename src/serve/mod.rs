@@ -3,6 +3,7 @@
 mod api;
 mod capture;
 pub mod engine;
+pub mod gateway;
 mod signing;
 mod wire;
 
@@ -11,15 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::error::{AppError, Kind};
 use capture::Capture;
 pub(crate) use capture::{DEPLOYMENT_FLAG, SERVED_FLAG};
 use engine::Engine;
+use gateway::{Recorder, Teacher};
 use ledger::Notebook;
 use queries::search::Follower;
 use signing::{Signing, Timer};
+
+/// How long calls that a teacher answers may go on when the server is asked to stop.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// How a server listens, and when it signs.
 #[derive(Clone, Debug)]
@@ -43,12 +48,24 @@ pub struct Server {
     done: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
+/// Who answers: a deployment here, a teacher elsewhere, or one of them by the model's name.
+#[derive(Default)]
+pub struct Answering {
+    /// The deployment.
+    pub engine: Option<Arc<Engine>>,
+    /// The model that all other calls are handed on to.
+    pub teacher: Option<Teacher>,
+}
+
 /// What the handlers share.
 struct Shared {
-    engine: Engine,
+    answering: Answering,
     capture: Capture,
+    recorder: Arc<Recorder>,
     signing: Arc<Signing>,
     token: Option<String>,
+    /// Says that calls that are on their way to a teacher are waited for no longer.
+    hurry: watch::Sender<bool>,
 }
 
 /// Starts keeping the search index up. Serving goes on without it where that fails.
@@ -70,7 +87,7 @@ fn follow(notebook: &Notebook) -> Option<Follower> {
 pub async fn start(
     notebook: Notebook,
     actor: &str,
-    engine: Engine,
+    answering: Answering,
     listen: Listen,
 ) -> Result<Server, AppError> {
     // A variable that is set to nothing is no token.
@@ -91,8 +108,13 @@ pub async fn start(
     let signing = Arc::new(Signing::new(notebook.clone()));
     let timer = listen.checkpoint_every.map(|every| signing::start(Arc::clone(&signing), every));
     let follower = follow(&notebook);
-    let capture = Capture::new(notebook, actor);
-    let shared = Arc::new(Shared { engine, capture, signing, token });
+    let capture = Capture::new(notebook.clone(), actor);
+    let recorder = Recorder::start(notebook, actor, capture.newest())
+        .map_err(|error| AppError::said(Kind::Internal, format!("no thread: {error}")))?;
+    let recorder = Arc::new(recorder);
+    let (hurry, _) = watch::channel(false);
+    let shared = Shared { answering, capture, recorder, signing, token, hurry };
+    let shared = Arc::new(shared);
     let (stop, stopped) = oneshot::channel::<()>();
     let serving =
         axum::serve(listener, api::routes(Arc::clone(&shared))).with_graceful_shutdown(async {
@@ -112,17 +134,25 @@ impl Server {
         let _ = self.stop.send(());
         let broke =
             |e: String| AppError::said(Kind::Internal, format!("the server broke off: {e}"));
-        let ended = self.done.await.map_err(|e| broke(e.to_string()))?;
+        let hurry = Arc::clone(&self.shared);
+        let grace = tokio::spawn(async move {
+            tokio::time::sleep(GRACE).await;
+            hurry.hurry.send_replace(true);
+        });
+        let ended = self.done.await.map_err(|e| broke(e.to_string()));
+        grace.abort();
         // Recording follows the answer, so what was answered last may still be on its way.
         while self.shared.capture.under_way() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
+        let recorder = Arc::clone(&self.shared.recorder);
+        let _ = tokio::task::spawn_blocking(move || recorder.stop()).await;
         if let Some(timer) = self.timer {
             timer.stop().await;
         }
         if let Some(follower) = self.follower {
             follower.stop();
         }
-        ended.map_err(|e| broke(e.to_string()))
+        ended?.map_err(|e| broke(e.to_string()))
     }
 }

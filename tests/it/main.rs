@@ -5,6 +5,7 @@ mod datasets;
 mod docs;
 mod erasure;
 mod fetching;
+mod gateway;
 mod ingesting;
 mod licences;
 mod record;

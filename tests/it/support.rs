@@ -79,7 +79,9 @@ impl Bench {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ledger"));
         // Nothing of the machine's environment may steer a test.
-        for key in ["LEDGER_DIR", "LEDGER_ACTOR", "LEDGER_TOKEN"] {
+        for key in
+            ["LEDGER_DIR", "LEDGER_ACTOR", "LEDGER_TOKEN", "LEDGER_TEACHER", "LEDGER_TEACHER_KEY"]
+        {
             command.env_remove(key);
         }
         command.arg("--dir").arg(self.notebook()).args(["--json", "--quiet"]).args(arguments);

@@ -27,6 +27,12 @@ impl Texts for String {
     }
 }
 
+impl Texts for Value {
+    fn each(&mut self, edit: &mut dyn Edit) {
+        leaves(self, None, Keys::AreTexts, edit);
+    }
+}
+
 impl Texts for Episode {
     fn each(&mut self, edit: &mut dyn Edit) {
         for turn in &mut self.turns {

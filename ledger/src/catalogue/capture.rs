@@ -108,6 +108,50 @@ fn feedback_of_1(mut facts: Value) -> Value {
     facts
 }
 
+/// How a call through the gateway ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallEnded {
+    /// The whole answer came and was handed on.
+    Complete,
+    /// The answer broke off on its way from the teacher.
+    Cut,
+    /// The caller left before the answer was whole.
+    Aborted,
+    /// The teacher could not be reached.
+    Failed,
+}
+
+/// A call went through the gateway. Beside it stands the trace of the same id that was read from
+/// it, or the reason why none could be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallCaptured {
+    /// Source, which also names the stream.
+    pub source: String,
+    /// Id of the answer, or one that was given to the call.
+    pub external_id: String,
+    /// What was asked: the body as it came, but for what a redaction rule took out. None where it
+    /// could not be read, so that nobody can say whose it is or what stands in it.
+    pub request: Option<BodyRef>,
+    /// What was answered, as far as it came; none where nothing did, or where a rule would take
+    /// something out of a stream: its trace has what it said.
+    pub response: Option<BodyRef>,
+    /// Status of the answer; none where there was none.
+    pub status: Option<u16>,
+    /// How it ended.
+    pub ended: CallEnded,
+    /// The answer was asked for in pieces.
+    pub streamed: bool,
+    /// Why the teacher could not be reached, or the answer broke off.
+    pub error: Option<String>,
+    /// Redaction rules that both bodies went through, with their versions.
+    pub rules: Vec<String>,
+    /// A rule took something out, so that the bodies are not the bytes that were sent.
+    pub redacted: bool,
+    /// The answer was longer than what is kept of it.
+    pub truncated: bool,
+}
+
 /// A file was read to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetImported {
@@ -156,6 +200,7 @@ pub struct BodyErased {
 
 facts! {
     BodyErased = "body.erased" / 1,
+    CallCaptured = "call.captured" / 1,
     TraceIngested = "trace.ingested" / 2 from [trace_of_1],
     TraceRevised = "trace.revised" / 2 from [revised_of_1],
     TraceRejected = "trace.rejected" / 1,
