@@ -21,6 +21,7 @@ mod model;
 mod plot;
 mod promote;
 mod prove;
+mod pull;
 mod repair;
 mod replay;
 mod search;
@@ -29,6 +30,7 @@ mod show;
 mod split;
 mod status;
 mod suite;
+mod trace;
 mod train;
 mod verify;
 mod why;
@@ -86,6 +88,8 @@ enum Command {
     Status(status::Args),
     /// Read files into canonical episodes
     Ingest(ingest::Args),
+    /// Fetch traces and scores from another system
+    Pull(pull::Args),
     /// List, show and build datasets
     Dataset(dataset::Args),
     /// Freeze a dataset with a training and a dev side
@@ -108,6 +112,8 @@ enum Command {
     Catalog(catalog::Args),
     /// Serve a deployment over an OpenAI-compatible API
     Serve(serve::Args),
+    /// Show a trace as a tree
+    Trace(trace::Args),
     /// Search traces, scored cases and decisions
     Search(Box<search::Args>),
     /// Do a run again and compare every fact
@@ -332,6 +338,7 @@ fn dispatch(cli: Cli) -> Result<Output, AppError> {
         Command::Init(args) => init::run(globals, args),
         Command::Status(args) => status::run(globals, args),
         Command::Ingest(args) => ingest::run(globals, args),
+        Command::Pull(args) => pull::run(globals, args),
         Command::Dataset(args) => dataset::run(globals, args),
         Command::Split(args) => split::run(globals, args),
         Command::Suite(args) => suite::run(globals, args),
@@ -343,6 +350,7 @@ fn dispatch(cli: Cli) -> Result<Output, AppError> {
         Command::Promote(args) => promote::run(globals, args),
         Command::Catalog(args) => catalog::run(globals, args),
         Command::Serve(args) => serve::run(globals, args),
+        Command::Trace(args) => trace::run(globals, args),
         Command::Search(args) => search::run(globals, *args),
         Command::Replay(args) => replay::run(globals, args),
         Command::Why(args) => why::run(globals, args),

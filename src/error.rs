@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use datasets::split::SplitError;
 use ledger::notebook::{AppendError, CreateError, OpenError};
+use queries::trace::TraceError;
 
 /// What kind of failure it is. Its number is the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +165,9 @@ pub enum AppError {
     /// There is no chain to show.
     #[error(transparent)]
     Why(#[from] queries::why::WhyError),
+    /// A trace cannot be shown.
+    #[error(transparent)]
+    Trace(#[from] queries::trace::TraceError),
     /// A replay cannot be planned.
     #[error(transparent)]
     Plan(#[from] queries::replay::PlanError),
@@ -232,6 +236,7 @@ impl AppError {
             Self::WriteOut(_) => Kind::Storage,
             Self::Report(LoadError::Report(_)) => Kind::Refused,
             Self::Report(_) | Self::Why(_) | Self::Plan(_) => Kind::NotFound,
+            Self::Trace(error) => trace_kind(error),
             Self::Search(_) | Self::Saved(_) | Self::Redact(_) => Kind::Usage,
             Self::Verify(ledger::VerifyError::Read(source)) => read_kind(source),
             Self::Verify(_) => Kind::Storage,
@@ -263,6 +268,10 @@ impl AppError {
             Self::Read(ledger::ReadError::NotANotebook { .. })
             | Self::Verify(ledger::VerifyError::Read(ledger::ReadError::NotANotebook { .. })) => {
                 NO_NOTEBOOK
+            }
+            Self::Trace(TraceError::Ambiguous { .. }) => "write more of the id",
+            Self::Trace(TraceError::Unknown { .. }) => {
+                "take a trace's id from `ledger search`, or the id of a response"
             }
             Self::Split(SplitError::NoTrainRows { excluded: 0, .. }) => {
                 "all questions fell to the dev side: --dev-fraction 0 holds none out"
@@ -315,6 +324,15 @@ fn append_kind(error: &AppendError) -> Kind {
         AppendError::Conflict { .. } | AppendError::IdReused { .. } => Kind::Conflict,
         AppendError::DiskLow { .. } | AppendError::Poisoned { .. } => Kind::Storage,
         _ => Kind::Internal,
+    }
+}
+
+fn trace_kind(error: &TraceError) -> Kind {
+    match error {
+        TraceError::Read(source) => read_kind(source),
+        TraceError::Facts(_) => Kind::Damaged,
+        TraceError::Unknown { .. } => Kind::NotFound,
+        TraceError::Ambiguous { .. } => Kind::Usage,
     }
 }
 

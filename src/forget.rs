@@ -9,12 +9,13 @@ use datasets::manifest::Stored;
 use datasets::split::SplitManifest;
 use datasets::suite::SuiteManifest;
 use ledger::catalogue::{
-    PromotionMade, PromotionOverridden, RunFinished, RunInputs, RunOutcome, RunStarted, SplitBuilt,
-    SuiteBuilt,
+    FeedbackRecorded, PagePulled, PromotionMade, PromotionOverridden, RunFinished, RunInputs,
+    RunOutcome, RunStarted, SplitBuilt, SuiteBuilt, TraceIngested, TraceRevised,
 };
-use ledger::{BodyRef, Digest, Envelope, Facts as _, Holdings};
+use ledger::{BodyRef, Digest, Envelope, Facts as _, ForgetError, Holdings};
 use serde::Serialize;
 
+use crate::capture::{page_subject, pending_subject};
 use crate::error::AppError;
 use crate::lab::Lab;
 use crate::rows::View;
@@ -56,15 +57,60 @@ pub struct Forgotten {
 /// # Errors
 /// When the record has nothing of the subject, or a step fails; then ask again.
 pub fn forget(lab: &Lab<'_>, name: &str) -> Result<Forgotten, AppError> {
-    let downstream = downstream(&lab.view(), &lab.notebook.reader().holdings(name)?)?;
+    let holdings = lab.notebook.reader().holdings(name)?;
+    let downstream = downstream(&lab.view(), &holdings)?;
     // First, because nothing else has readable words: a forgetting that is cut short behind this
     // leaves none.
     drop_index(lab)?;
+    for other in beside(&lab.view(), &holdings)? {
+        lab.notebook.forget(&other, lab.actor)?;
+    }
     let held = lab.notebook.forget(name, lab.actor)?;
     // Again, because a search may have built it from what could still be read in between.
     drop_index(lab)?;
     let Holdings { subjects, events, bodies, erased } = held;
     Ok(Forgotten { subjects, events, bodies, erased, downstream })
+}
+
+/// Names the keys under which words of a subject lie beside its own: feedback that came before its
+/// trace, and pages that are about several subjects.
+fn beside(view: &View, held: &Holdings) -> Result<BTreeSet<String>, AppError> {
+    let (mut ids, mut early, mut names) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let is_own = |body: &BodyRef| {
+        body.subject.as_ref().is_none_or(|subject| held.subjects.contains(subject))
+    };
+    for event in view.events()? {
+        let event = event?;
+        let trace = match event.kind.as_str() {
+            TraceIngested::KIND => event.facts::<TraceIngested>()?,
+            TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
+            FeedbackRecorded::KIND => {
+                let facts: FeedbackRecorded = event.facts()?;
+                if facts.body.as_ref().is_some_and(|body| !is_own(body)) {
+                    early.insert(facts.target);
+                }
+                continue;
+            }
+            PagePulled::KIND => {
+                let facts: PagePulled = event.facts()?;
+                let is_about = facts.subjects.iter().any(|one| held.subjects.contains(one));
+                if is_about && !is_own(&facts.body) {
+                    names.insert(page_subject(&facts.source, &event.id));
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        if trace.body.subject.is_some() && is_own(&trace.body) {
+            ids.extend(std::iter::once(trace.external_id).chain(trace.aliases));
+        }
+    }
+    let early = early.iter().filter(|target| ids.contains(*target));
+    names.extend(early.map(|target| pending_subject(target)));
+    // A key that holds nothing (any more) needs no forgetting.
+    let reader = view.reader();
+    names.retain(|name| !matches!(reader.holdings(name), Err(ForgetError::Unknown { .. })));
+    Ok(names)
 }
 
 fn drop_index(lab: &Lab<'_>) -> Result<(), AppError> {

@@ -1,15 +1,19 @@
 //! Reading episodes back: the traces of the record by event number and source.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use datasets::manifest::Stored as _;
 use datasets::split::RowRef;
 use datasets::{Episode, Gold};
-use ledger::catalogue::{FeedbackRecorded, TraceIngested, TraceRevised};
+use ledger::catalogue::{FeedbackRecorded, SpanCaptured, TraceIngested, TraceRevised};
 use ledger::{Blobs, Digest, Envelope, Facts, ReadError, Reader};
+use serde_json::Value;
 
 use crate::build::CORRECTION;
 use crate::error::{AppError, Kind};
+
+/// Role of a span that is a call of a model.
+const GENERATION: &str = "generation";
 
 /// The record up to an event: what somebody at that point could know.
 #[derive(Clone)]
@@ -64,6 +68,11 @@ impl View {
         Ok(found)
     }
 
+    /// Returns the reader behind the view, which sees everything.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     /// Returns the bodies beside the record.
     pub fn blobs(&self) -> &Blobs {
         self.reader.blobs()
@@ -88,6 +97,16 @@ pub struct Traces {
     corrections: BTreeMap<u64, Gold>,
     /// Response or trace id -> its newest correction.
     corrected: BTreeMap<String, u64>,
+    /// Id that was corrected -> traces that have it.
+    called: BTreeMap<String, BTreeSet<u64>>,
+    /// Spans around calls of a model, by the id that a trace of theirs has: where that is a call as
+    /// well, it is its framework's wrapper around the same request.
+    around: BTreeSet<String>,
+}
+
+/// Lists the ids that a trace may be called by.
+fn names(trace: &TraceIngested) -> impl Iterator<Item = &String> {
+    std::iter::once(&trace.external_id).chain(&trace.aliases)
 }
 
 /// What a correction says of a trace.
@@ -112,6 +131,8 @@ impl Traces {
             newest: BTreeMap::new(),
             corrections: BTreeMap::new(),
             corrected: BTreeMap::new(),
+            called: BTreeMap::new(),
+            around: BTreeSet::new(),
         };
         for event in view.events()? {
             let event = event?;
@@ -122,13 +143,38 @@ impl Traces {
             let trace = match event.kind.as_str() {
                 TraceIngested::KIND => event.facts::<TraceIngested>()?,
                 TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
+                SpanCaptured::KIND => {
+                    traces.take_span(event.facts()?);
+                    continue;
+                }
                 _ => continue,
             };
             let key = (trace.source.clone(), trace.external_id.clone());
             traces.newest.insert(key, event.seq);
             traces.by_seq.insert(event.seq, trace);
         }
+        traces.join();
         Ok(traces)
+    }
+
+    fn take_span(&mut self, span: SpanCaptured) {
+        let is_call = span.role == GENERATION && span.parent_id.as_ref() != Some(&span.span_id);
+        if let Some(parent) = span.parent_id.filter(|_| is_call) {
+            self.around.insert(format!("{}/{parent}", span.trace_id));
+        }
+    }
+
+    /// Finds which traces corrections are about, whichever came first.
+    fn join(&mut self) {
+        if self.corrected.is_empty() {
+            return;
+        }
+        for seq in self.newest.values() {
+            let Some(trace) = self.by_seq.get(seq) else { continue };
+            for id in names(trace).filter(|id| self.corrected.contains_key(*id)) {
+                self.called.entry(id.clone()).or_default().insert(*seq);
+            }
+        }
     }
 
     /// Returns, by external id, the newest event of a source's traces and its content.
@@ -141,8 +187,18 @@ impl Traces {
             .collect()
     }
 
-    fn take_feedback(&mut self, seq: u64, feedback: FeedbackRecorded) {
-        let text = feedback.value.as_str().filter(|_| feedback.name == CORRECTION);
+    fn take_feedback(&mut self, seq: u64, mut feedback: FeedbackRecorded) {
+        if feedback.name != CORRECTION {
+            return;
+        }
+        // What came before its trace, or is about a subject's, stands in a body. One that was
+        // erased corrects nothing.
+        let said = feedback.body.as_ref().and_then(|body| self.blobs.get(body).ok());
+        let said = said.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        if let Some(value) = said.and_then(|said| said.get("value").cloned()) {
+            feedback.value = value;
+        }
+        let text = feedback.value.as_str();
         if let Some(Ok(calls)) = text.map(datasets::gold::read_calls) {
             self.corrections.insert(seq, Gold::Calls { calls });
             self.corrected.insert(feedback.target, seq);
@@ -152,9 +208,12 @@ impl Traces {
     /// Says what corrections say of a trace.
     pub fn correction(&self, seq: u64) -> Correction {
         let Some(trace) = self.by_seq.get(&seq) else { return Correction::None };
-        let Some(event) = self.corrected.get(&trace.external_id) else { return Correction::None };
-        let same = self.newest.keys().filter(|(_, id)| *id == trace.external_id);
-        if same.count() > 1 { Correction::Ambiguous } else { Correction::By(*event) }
+        let said = |id: &String| Some((*self.corrected.get(id)?, self.called.get(id)?.len()));
+        match names(trace).filter_map(said).max() {
+            None => Correction::None,
+            Some((_, traces)) if traces > 1 => Correction::Ambiguous,
+            Some((event, _)) => Correction::By(event),
+        }
     }
 
     /// Reads an episode with a correction in the place of its gold.
@@ -199,6 +258,12 @@ impl Traces {
         self.by_seq.get(&seq).is_some_and(|trace| trace.body.subject.is_some())
     }
 
+    /// Tells whether a trace is a framework's wrapper around a call that is here as well.
+    fn is_wrapper(&self, seq: u64) -> bool {
+        let trace = self.by_seq.get(&seq).filter(|trace| trace.mapper.is_some());
+        trace.is_some_and(|trace| self.around.contains(&trace.external_id))
+    }
+
     /// Counts the traces of a source that belong to subjects.
     pub fn personal(&self, source: &str) -> usize {
         let of_source = self.newest.iter().filter(|((name, _), _)| name == source);
@@ -236,7 +301,7 @@ impl Traces {
         let of = |((name, _), seq): (&(String, String), &u64)| (name == source).then_some(*seq);
         let mut seqs: Vec<u64> = self.newest.iter().filter_map(of).collect();
         seqs.sort_unstable();
-        seqs.retain(|&seq| !self.is_personal(seq));
+        seqs.retain(|&seq| !self.is_personal(seq) && !self.is_wrapper(seq));
         seqs.into_iter().map(|seq| Ok((seq, self.episode(seq)?))).collect()
     }
 

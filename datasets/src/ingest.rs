@@ -32,6 +32,7 @@ mod prompt_completion;
 mod provenance;
 mod recorded;
 mod records;
+mod spans;
 mod stream;
 mod tau_bench;
 mod values;
@@ -44,6 +45,7 @@ pub use detect::{detect, is_companion};
 pub use gzip::{Opened, head, opened};
 pub(crate) use hermes::tools_between_tags;
 pub use provenance::{SourceInfo, source_name};
+pub use spans::{MAPPER, Mapped, Role, map};
 
 /// A format that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -265,6 +267,8 @@ pub fn read<'a, R: BufRead + 'a>(
 
 #[cfg(test)]
 mod container_tests;
+#[cfg(test)]
+mod exchange_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

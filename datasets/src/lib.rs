@@ -20,6 +20,7 @@ pub mod redact;
 mod samples;
 pub mod score;
 mod signature;
+pub mod span;
 pub mod split;
 pub mod suite;
 pub mod template;

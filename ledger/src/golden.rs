@@ -133,11 +133,21 @@ fn trace() -> TraceIngested {
         flags: texts(&["answer.recorded"]),
         rules: Vec::new(),
         redacted: 0,
+        aliases: Vec::new(),
+        mapper: None,
     }
 }
 
 fn redacted_trace() -> TraceIngested {
     TraceIngested { rules: texts(&["email/1", "secrets/1"]), redacted: 3, ..trace() }
+}
+
+fn mapped_trace() -> TraceIngested {
+    TraceIngested {
+        aliases: texts(&["resp-1", "t1"]),
+        mapper: Some(text("spans/1")),
+        ..redacted_trace()
+    }
 }
 
 fn promotion() -> PromotionMade {
@@ -154,9 +164,11 @@ fn promotion() -> PromotionMade {
 #[test]
 fn capture() {
     check_older(1, &[trace()]);
-    check(&[redacted_trace()]);
+    check_older(2, &[redacted_trace()]);
+    check(&[mapped_trace()]);
     check_older(1, &[TraceRevised { revises: 12, trace: trace() }]);
-    check(&[TraceRevised { revises: 12, trace: redacted_trace() }]);
+    check_older(2, &[TraceRevised { revises: 12, trace: redacted_trace() }]);
+    check(&[TraceRevised { revises: 12, trace: mapped_trace() }]);
     check(&[TraceRejected {
         source: text("xlam"),
         location: location(),
@@ -205,6 +217,51 @@ fn capture() {
         beside: vec![digest(4)],
         ..imported
     }]);
+}
+
+#[test]
+fn live_capture() {
+    check(&[CaptureLost { source: text("gateway"), calls: 3, reason: text("disk full") }]);
+    check(&[SpanCaptured {
+        source: text("otlp/shop"),
+        trace_id: text("0af7651916cd43dd8448eb211c80319c"),
+        span_id: text("b7ad6b7169203331"),
+        parent_id: Some(text("00f067aa0ba902b7")),
+        role: text("generation"),
+        form: text("genai"),
+        mapper: text("spans/1"),
+        content: digest(1),
+        body: body(2),
+        rules: texts(&["secrets/2"]),
+        redacted: 1,
+        revises: None,
+    }]);
+    check(&[PagePulled {
+        source: text("langfuse"),
+        origin: text("https://langfuse.example"),
+        route: text("/api/public/v2/observations"),
+        query: vec![(text("cursor"), text("eyJ")), (text("limit"), text("100"))],
+        next: Some(text("eyK")),
+        rows: 100,
+        body: body(3),
+        subjects: texts(&["s-1"]),
+        rules: texts(&["secrets/2"]),
+        redacted: false,
+    }]);
+}
+
+/// An export of Langfuse was named by its trace before other ids were told.
+#[test]
+fn older_exports_are_called_by_their_trace() {
+    let stored = fs::read_to_string(path("trace.ingested.2.json")).unwrap();
+    let mut stored: Vec<Value> = serde_json::from_str(&stored).unwrap();
+    stored[0]["external_id"] = json!("t1/o1");
+    stored[0]["format"] = json!("langfuse-export");
+    let event = NewEvent::new("stream", "id", "actor", &trace()).unwrap();
+    let event = Envelope { facts: stored.remove(0), schema: 2, ..envelope(event) };
+    let now = event.facts::<TraceIngested>().unwrap();
+    assert_eq!(now.aliases, ["t1"]);
+    assert!(now.is_called("t1") && now.is_called("t1/o1") && !now.is_called("o1"));
 }
 
 #[test]
@@ -494,7 +551,7 @@ fn every_kind_is_covered() {
         })
         .flatten()
         .collect();
-    assert_eq!(kinds.len(), 38, "the catalogue grew: add samples of the new kinds, then this");
+    assert_eq!(kinds.len(), 43, "the catalogue grew: add samples of the new kinds, then this");
     // What is stored beside events: checked where it is made.
     kinds.extend(texts(&["envelope.hex", "subject.1.txt"]));
     kinds.sort();

@@ -152,6 +152,8 @@ fn bodies(notebook: &Notebook, n: usize) -> Made {
             flags: episode.flags.clone(),
             rules: Vec::new(),
             redacted: 0,
+            aliases: Vec::new(),
+            mapper: None,
         });
     }
     made

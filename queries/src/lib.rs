@@ -9,4 +9,5 @@ pub mod replay;
 pub mod report;
 pub mod search;
 pub mod stats;
+pub mod trace;
 pub mod why;

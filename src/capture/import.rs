@@ -172,6 +172,8 @@ pub fn trace_facts(episode: &Episode, identity: &Identity, body: BodyRef) -> Tra
     // How a gold was written tells what was answered.
     let stays = |flag: &&String| !of_subject || !flag.starts_with("gold.");
     let flags = episode.flags.iter().filter(stays).cloned().collect();
+    let around = identity.external_id.split_once('/').map(|(trace, _)| trace.to_owned());
+    let is_export = episode.source.format == Format::LangfuseExport.name();
     TraceIngested {
         content: identity.content,
         source: episode.source.name.clone(),
@@ -185,6 +187,9 @@ pub fn trace_facts(episode: &Episode, identity: &Identity, body: BodyRef) -> Tra
         flags,
         rules: Vec::new(),
         redacted: 0,
+        // An export's id begins with that of its trace.
+        aliases: around.filter(|_| is_export).into_iter().collect(),
+        mapper: None,
     }
 }
 

@@ -7,7 +7,8 @@ use queries::projection::{RunStatus, fold_all};
 use queries::search::Index;
 use serde_json::json;
 
-use super::{Globals, Output};
+use super::{Globals, Output, one_line};
+use crate::capture::{Lost, untold};
 use crate::error::AppError;
 
 /// Show how the notebook stands: events, sources, runs, aliases.
@@ -24,7 +25,7 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
     let with = |status| state.runs.runs.values().filter(|run| run.status == status).count();
     let finished = with(RunStatus::Finished);
     let runs = state.runs.runs.len();
-    let document = json!({
+    let mut document = json!({
         "dir": reader.dir(),
         "events": head.size,
         "indexed": indexed,
@@ -39,6 +40,12 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
         "deployments": state.catalog.deployments.len(),
         "selection": state.selection,
     });
+    let gaps = untold(reader.dir()).map_err(AppError::file(reader.dir()))?;
+    let lost = state.datasets.lost();
+    if let Some(document) = document.as_object_mut() {
+        document.insert("calls_lost".to_owned(), json!(lost));
+        document.insert("gaps".to_owned(), json!(gaps));
+    }
     let mut text = String::new();
     let _ = writeln!(text, "{}: {} events, root {}", reader.dir().display(), head.size, head.root);
     let _ = writeln!(
@@ -54,6 +61,12 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
         state.catalog.deployments.len()
     );
     let _ = writeln!(text, "the search index has read {indexed} of {} events", head.size);
+    if lost > 0 {
+        let _ = writeln!(text, "{lost} calls were answered but not recorded: see capture.lost");
+    }
+    for gap in &gaps {
+        let _ = writeln!(text, "GAP: {}", told(gap));
+    }
     for (model, aliases) in &state.selection.models {
         for (alias, selected) in aliases {
             let loud = if selected.overridden.is_some() { "  OVERRIDDEN" } else { "" };
@@ -62,6 +75,19 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
         }
     }
     Output::document(&document, text)
+}
+
+/// Says what a server lost and could not tell the record yet.
+fn told(gap: &Lost) -> String {
+    let Lost { source, calls, reason, since_us, until_us } = gap;
+    let time = |us| chrono::DateTime::from_timestamp_micros(us).unwrap_or_default();
+    let (since, until) = (time(*since_us), time(*until_us));
+    format!(
+        "{calls} calls of source {source} are not recorded, from {} to {}: {}",
+        since.format("%Y-%m-%dT%H:%M:%SZ"),
+        until.format("%Y-%m-%dT%H:%M:%SZ"),
+        one_line(reason)
+    )
 }
 
 /// Says how many events the search index has read. An index that is not there has read none.

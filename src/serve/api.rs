@@ -4,16 +4,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, JsonRejection};
-use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use ledger::catalogue::FeedbackRecorded;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use models::ModelError;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -22,29 +22,31 @@ use super::capture::{Served, UnderWay};
 use super::engine::Engine;
 use super::gateway::{Asked, Wanted};
 use super::wire::{ChatRequest, Envelope};
-use super::{Answering, Shared};
+use super::{Answering, Shared, feedback, otlp};
 use crate::error::{AppError, Kind};
 
 /// Most bytes of a request that is answered here, and of one that is handed on: pictures and
 /// files may stand in it.
-const BODY_BYTES_MAX: usize = 4 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 4 << 20;
 const HANDED_ON_BYTES_MAX: usize = 32 << 20;
 /// Bodies above are looked into on a thread of their own.
 const LOOKED_INTO_AT_ONCE: usize = 256 << 10;
 
-type Handle = Arc<Shared>;
+pub(super) type Handle = Arc<Shared>;
 
 /// Makes the router.
 pub(super) fn routes(shared: Handle) -> Router {
-    let is_gateway = shared.answering.teacher.is_some();
-    let body_max = if is_gateway { HANDED_ON_BYTES_MAX } else { BODY_BYTES_MAX };
     Router::new()
         .route("/health", get(health))
         .route("/v1/models", get(models))
-        .route("/v1/chat/completions", post(chat).layer(DefaultBodyLimit::max(body_max)))
-        .route("/v1/feedback", post(feedback))
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/traces", post(otlp::export))
+        // Langfuse's SDKs send spans and scores here.
+        .route("/api/public/otel/v1/traces", post(otlp::export))
+        .route("/api/public/ingestion", post(feedback::ingestion))
+        .route("/api/public/scores", post(feedback::score))
+        .route("/v1/feedback", post(feedback::feedback))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), authorised))
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(shared)
 }
 
@@ -57,7 +59,7 @@ pub(super) fn error(status: StatusCode, kind: &str, message: impl Into<String>) 
 async fn authorised(State(shared): State<Handle>, request: Request, next: Next) -> Response {
     let Some(token) = &shared.token else { return next.run(request).await };
     let sent = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let sent = sent.and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
+    let sent = sent.and_then(token_of).unwrap_or_default();
     // Every byte is compared, so that the time taken tells nothing of where they differ.
     let differs = sent.len() != token.len()
         || sent.bytes().zip(token.bytes()).fold(0, |seen, (a, b)| seen | (a ^ b)) != 0;
@@ -67,9 +69,20 @@ async fn authorised(State(shared): State<Handle>, request: Request, next: Next) 
     next.run(request).await
 }
 
+/// Returns the token that a caller sends: as such, or as the password (Langfuse's secret key).
+fn token_of(sent: &str) -> Option<String> {
+    if let Some(token) = sent.strip_prefix("Bearer ") {
+        return Some(token.to_owned());
+    }
+    let pair = BASE64.decode(sent.strip_prefix("Basic ")?.trim()).ok()?;
+    let (_, token) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some(token.to_owned())
+}
+
 async fn health(State(shared): State<Handle>) -> Json<Value> {
     let (calls, lost) = shared.capture.counts();
     let (handed_on, not_recorded) = shared.recorder.counts();
+    let (spans, spans_rejected) = shared.receiver.counts();
     let (signed, unsigned) = shared.signing.counts();
     Json(json!({
         "status": "ok",
@@ -77,6 +90,8 @@ async fn health(State(shared): State<Handle>) -> Json<Value> {
         "teacher": shared.answering.teacher.is_some(),
         "calls": calls + handed_on,
         "calls_not_recorded": lost + not_recorded,
+        "spans": spans,
+        "spans_rejected": spans_rejected,
         "checkpoints": signed,
         "checkpoints_failed": unsigned,
     }))
@@ -121,19 +136,19 @@ async fn chat(
     State(shared): State<Handle>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Response {
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) => {
-            return error(rejection.status(), "invalid_request_error", rejection.body_text());
-        }
-    };
+    let is_gateway = shared.answering.teacher.is_some();
+    let body_max = if is_gateway { HANDED_ON_BYTES_MAX } else { BODY_BYTES_MAX };
     if !is_json(&headers) {
         let what = "say that it is JSON: content-type: application/json";
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return error(status, "invalid_request_error", what);
     }
+    let (body, _room) = match shared.bodies.read(body, body_max).await {
+        Ok(read) => read,
+        Err(refused) => return refused.response(),
+    };
     let Answering { engine, teacher } = &shared.answering;
     let Some(teacher) = teacher else { return answer_here(shared, &body).await };
     if shared.token.is_none() && is_of_a_page(&headers) {
@@ -161,7 +176,7 @@ async fn chat(
 }
 
 /// Says whether a body is said to be JSON, which pages of other sites cannot say unasked.
-fn is_json(headers: &HeaderMap) -> bool {
+pub(super) fn is_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     let kind = kind.to_ascii_lowercase();
@@ -251,7 +266,7 @@ impl Call {
     }
 }
 
-fn failed(failure: &AppError) -> Response {
+pub(super) fn failed(failure: &AppError) -> Response {
     match failure {
         AppError::Model(ModelError::Context { .. } | ModelError::Template(_)) => {
             error(StatusCode::BAD_REQUEST, "invalid_request_error", failure.to_string())
@@ -261,16 +276,6 @@ fn failed(failure: &AppError) -> Response {
         }
         _ => error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", failure.to_string()),
     }
-}
-
-/// Says why feedback was not taken.
-fn refused(failure: &AppError) -> Response {
-    let status = match failure {
-        AppError::Said { kind: Kind::NotFound, .. } => StatusCode::NOT_FOUND,
-        AppError::Said { kind: Kind::Erased, .. } => StatusCode::GONE,
-        _ => return failed(failure),
-    };
-    error(status, "invalid_request_error", failure.to_string())
 }
 
 async fn whole(shared: Handle, call: Call) -> Response {
@@ -325,22 +330,4 @@ fn pieces(
         tokio_stream::wrappers::UnboundedReceiverStream::new(receiver),
         |data| Ok(Event::default().data(data)),
     )
-}
-
-async fn feedback(
-    State(shared): State<Handle>,
-    feedback: Result<Json<FeedbackRecorded>, JsonRejection>,
-) -> Response {
-    let feedback = match feedback {
-        Ok(Json(feedback)) => feedback,
-        Err(rejection) => {
-            return error(rejection.status(), "invalid_request_error", rejection.body_text());
-        }
-    };
-    let work = tokio::task::spawn_blocking(move || shared.capture.feedback(&feedback));
-    match work.await {
-        Ok(Ok(event)) => Json(json!({ "event": event })).into_response(),
-        Ok(Err(failure)) => refused(&failure),
-        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "server_error", "it broke off"),
-    }
 }

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datasets::redact::Rules;
 use datasets::template::query_of;
 use datasets::{Answer, Episode, Gold, Source, Turn};
-use ledger::catalogue::{FeedbackRecorded, Location, TraceIngested, TraceRevised};
-use ledger::{BlobError, Digest, Facts as _, Notebook, SubjectKey};
+use ledger::catalogue::{FeedbackRecorded, Location};
+use ledger::{Digest, Notebook};
 use models::decode::{Ended, Generation};
 use serde_json::{Value, json};
 
 use super::engine::Engine;
-use crate::build::{CORRECTION, feedback_id};
-use crate::capture::{Identity, trace_facts};
+use crate::build::CORRECTION;
+use crate::capture::{FeedbackIntake, Gap, Identity, Judged, Whose, trace_facts};
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place, Talk};
 
@@ -26,6 +26,9 @@ pub(crate) const SERVED_FLAG: &str = "served";
 pub(crate) const DEPLOYMENT_FLAG: &str = "deployment:";
 /// Calls whose subjects are kept in memory.
 const NEWEST_MAX: usize = 10_000;
+/// Longest target and name of feedback, and longest value and comment, in bytes.
+const NAME_BYTES_MAX: usize = 512;
+const WORDS_BYTES_MAX: usize = 32 << 10;
 
 /// Records what is served.
 pub(super) struct Capture {
@@ -33,6 +36,8 @@ pub(super) struct Capture {
     actor: String,
     calls: AtomicU64,
     lost: AtomicU64,
+    gap: Gap,
+    feedback: Mutex<FeedbackIntake>,
     under_way: Arc<()>,
     newest: Arc<Mutex<Newest>>,
     /// When the server began, so that ids that are made of no words differ too.
@@ -88,7 +93,8 @@ impl Capture {
         let (calls, lost) = (AtomicU64::new(0), AtomicU64::new(0));
         let began = chrono::Utc::now().timestamp_micros();
         let (actor, under_way, newest) = (actor.to_owned(), Arc::default(), Arc::default());
-        Self { notebook, actor, calls, lost, under_way, newest, began }
+        let (gap, feedback) = (Gap::open(notebook.dir(), SERVED), Mutex::default());
+        Self { notebook, actor, calls, lost, gap, feedback, under_way, newest, began }
     }
 
     /// Marks a call as under way for as long as the mark is held, and keeps whose it is. To be
@@ -135,9 +141,15 @@ impl Capture {
 
     /// Records a call; a failure is counted and told, and nothing else.
     pub(super) fn record(&self, engine: &Engine, served: &Served) {
-        if let Err(error) = self.try_record(engine, served) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            eprintln!("the call {} was answered but not recorded: {error}", served.id);
+        match self.try_record(engine, served) {
+            // What was lost before can be told now.
+            Ok(_) => drop(self.gap.settle(&self.lab())),
+            Err(error) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                if self.gap.lose(1, &error.to_string()) {
+                    eprintln!("the call {} was answered but not recorded: {error}", served.id);
+                }
+            }
         }
     }
 
@@ -191,68 +203,43 @@ impl Capture {
         lab.record(&format!("trace/{SERVED}"), &id, &facts, Place::default().measured(measured))
     }
 
-    /// Records feedback.
+    /// Records feedback, also on a call that is not here yet.
     ///
     /// # Errors
-    /// When no such call is known, its subject was forgotten, or the record refuses it.
-    pub(super) fn feedback(&self, feedback: &FeedbackRecorded) -> Result<u64, AppError> {
-        let text = feedback.value.as_str();
-        if feedback.name == CORRECTION
-            && text.is_none_or(|t| datasets::gold::read_calls(t).is_err())
-        {
-            let what = "a correction must be the answer that should have come, as text with a call";
-            return Err(AppError::said(Kind::Input, what));
-        }
-        let feedback = self.sealed(feedback)?;
-        let id = feedback_id(&feedback)?;
-        self.lab().record("trace/feedback", &id, &feedback, Place::default())
-    }
-
-    /// Puts what was said of a subject's call into a body that can be forgotten.
-    fn sealed(&self, feedback: &FeedbackRecorded) -> Result<FeedbackRecorded, AppError> {
-        let open = FeedbackRecorded { body: None, ..feedback.clone() };
-        let Some(key) = self.key_of_call(&open.target)? else { return Ok(open) };
-        let said = serde_json::to_vec(&json!({ "value": open.value, "comment": open.comment }))?;
-        let body = Some(self.notebook.blobs().put_for(&key, &said)?);
-        Ok(FeedbackRecorded { value: Value::Null, comment: None, body, ..open })
-    }
-
-    /// Returns the key of a call's subject; none where the call belongs to nobody.
-    fn key_of_call(&self, target: &str) -> Result<Option<SubjectKey>, AppError> {
-        let subjects = self.notebook.blobs().subjects();
-        let (mut recorded, mut of) = (false, None);
-        for event in self.notebook.reader().events(0)? {
-            let event = event?;
-            let trace = match event.kind.as_str() {
-                TraceIngested::KIND => event.facts::<TraceIngested>()?,
-                TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
-                _ => continue,
-            };
-            if trace.external_id == target {
-                recorded = true;
-                // Two sources may have one id: then it belongs to whoever is a subject.
-                of = trace.body.subject.or(of);
+    /// When it is no feedback, its subject was forgotten, or the record refuses it.
+    pub(super) fn feedback(&self, feedback: &FeedbackRecorded) -> Result<Judged, AppError> {
+        check(feedback)?;
+        let whose = {
+            let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+            match newest.subjects.get(&feedback.target) {
+                None => Whose::Unknown,
+                Some(None) => Whose::Nobody,
+                Some(Some(name)) => Whose::Subject(name.clone()),
             }
-        }
-        if let Some(pseudonym) = of {
-            let key = subjects.key(&pseudonym).map_err(BlobError::from)?;
-            let forgotten = "the call belongs to a forgotten subject";
-            return key.map(Some).ok_or_else(|| AppError::said(Kind::Erased, forgotten));
-        }
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        match newest.subjects.get(target).cloned() {
-            Some(Some(name)) => Ok(Some(subjects.key_of(&name).map_err(BlobError::from)?)),
-            Some(None) => Ok(None),
-            None if recorded => Ok(None),
-            None => Err(AppError::said(
-                Kind::NotFound,
-                format!(
-                    "no call {target:?} is known: this server did not answer it, and no trace \
-                     has that id; take the id of the response, and try again"
-                ),
-            )),
-        }
+        };
+        let mut intake = self.feedback.lock().unwrap_or_else(PoisonError::into_inner);
+        intake.take_about(&self.lab(), feedback, whose)
     }
+}
+
+/// Checks what a caller says of a call.
+fn check(feedback: &FeedbackRecorded) -> Result<(), AppError> {
+    let wrong = |what: &str| Err(AppError::said(Kind::Input, what));
+    if feedback.target.trim().is_empty() || feedback.name.trim().is_empty() {
+        return wrong("feedback needs a target (the id of a response or a trace) and a name");
+    }
+    if feedback.target.len() > NAME_BYTES_MAX || feedback.name.len() > NAME_BYTES_MAX {
+        return wrong("target and name of feedback are no longer than 512 bytes");
+    }
+    let words = serde_json::to_vec(&(&feedback.value, &feedback.comment))?;
+    if words.len() > WORDS_BYTES_MAX {
+        return wrong("value and comment of feedback take no more than 32768 bytes");
+    }
+    let text = feedback.value.as_str();
+    if feedback.name == CORRECTION && text.is_none_or(|t| datasets::gold::read_calls(t).is_err()) {
+        return wrong("a correction must be the answer that should have come, as text with a call");
+    }
+    Ok(())
 }
 
 /// Returns the last thing that the user said.
@@ -297,7 +284,7 @@ mod tests {
         let notebook = Notebook::create(dir.path(), Arc::new(SystemClock), "ada").unwrap();
         let capture = Capture::new(notebook.clone(), "ada");
         drop((capture.begin("call-1", Some("ann")), capture.begin("call-2", None)));
-        let seq = capture.feedback(&said("call-1")).unwrap();
+        let seq = capture.feedback(&said("call-1")).unwrap().seq;
         let event = notebook.reader().get(seq).unwrap().unwrap();
         let facts: FeedbackRecorded = event.facts().unwrap();
         assert_eq!((&facts.value, &facts.comment), (&Value::Null, &None));
@@ -307,14 +294,22 @@ mod tests {
         let words = String::from_utf8(notebook.blobs().get(&body).unwrap()).unwrap();
         assert!(words.contains("heliotrope walrus") && words.contains("ask ann"), "{words}");
         // Said again, it is the same piece of feedback.
-        assert_eq!(capture.feedback(&said("call-1")).unwrap(), seq);
+        let again = capture.feedback(&said("call-1")).unwrap();
+        assert_eq!(again, Judged { seq, is_joined: true });
 
         let open = capture.feedback(&said("call-2")).unwrap();
-        let event = notebook.reader().get(open).unwrap().unwrap();
+        let event = notebook.reader().get(open.seq).unwrap().unwrap();
         assert_eq!(event.facts::<FeedbackRecorded>().unwrap(), said("call-2"));
-        let error = capture.feedback(&said("call-3")).unwrap_err();
-        assert_eq!(error.kind(), Kind::NotFound);
-        assert!(error.to_string().contains("call-3"), "{error}");
+
+        // It may be about anybody, so nobody's words are left in the open.
+        let early = capture.feedback(&said("call-3")).unwrap();
+        assert!(!early.is_joined);
+        let event = notebook.reader().get(early.seq).unwrap().unwrap();
+        let facts: FeedbackRecorded = event.facts().unwrap();
+        assert_eq!((&facts.value, &facts.comment), (&Value::Null, &None));
+        assert!(facts.body.unwrap().subject.is_some());
+        let error = capture.feedback(&said(" ")).unwrap_err();
+        assert_eq!(error.kind(), Kind::Input);
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! The runtime: an OpenAI-compatible server for one deployment, whose calls become traces.
 
 mod api;
+mod body;
 mod capture;
+mod connections;
 pub mod engine;
+mod feedback;
 pub mod gateway;
+mod otlp;
 mod signing;
 mod wire;
 
@@ -62,6 +66,8 @@ struct Shared {
     answering: Answering,
     capture: Capture,
     recorder: Arc<Recorder>,
+    receiver: otlp::Receiver,
+    bodies: body::Bodies,
     signing: Arc<Signing>,
     token: Option<String>,
     /// Says that calls that are on their way to a teacher are waited for no longer.
@@ -109,19 +115,21 @@ pub async fn start(
     let timer = listen.checkpoint_every.map(|every| signing::start(Arc::clone(&signing), every));
     let follower = follow(&notebook);
     let capture = Capture::new(notebook.clone(), actor);
+    let receiver = otlp::Receiver::new(notebook.clone(), actor);
     let recorder = Recorder::start(notebook, actor, capture.newest())
         .map_err(|error| AppError::said(Kind::Internal, format!("no thread: {error}")))?;
     let recorder = Arc::new(recorder);
     let (hurry, _) = watch::channel(false);
-    let shared = Shared { answering, capture, recorder, signing, token, hurry };
+    let bodies = body::Bodies::default();
+    let shared = Shared { answering, capture, recorder, receiver, bodies, signing, token, hurry };
     let shared = Arc::new(shared);
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving =
-        axum::serve(listener, api::routes(Arc::clone(&shared))).with_graceful_shutdown(async {
-            // A dropped handle means stop as well.
-            let _ = stopped.await;
-        });
-    let done = tokio::spawn(async move { serving.await });
+    let stopped = async {
+        // A dropped handle means stop as well.
+        let _ = stopped.await;
+    };
+    let routes = api::routes(Arc::clone(&shared));
+    let done = tokio::spawn(connections::serve(listener, routes, stopped));
     Ok(Server { address, stop, shared, timer, follower, done })
 }
 

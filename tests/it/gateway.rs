@@ -14,23 +14,23 @@ use crate::support::{Bench, Running, holding};
 
 /// A request as the teacher saw it.
 #[derive(Clone, Debug)]
-struct Seen {
-    path: String,
-    headers: String,
-    body: Vec<u8>,
+pub(crate) struct Seen {
+    pub(crate) path: String,
+    pub(crate) headers: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// What the teacher does with a connection whose request was read.
 type Answer = dyn Fn(&Seen, &mut TcpStream) + Send + Sync;
 
 /// A teacher on loopback.
-struct Teacher {
-    address: String,
+pub(crate) struct Teacher {
+    pub(crate) address: String,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Teacher {
-    fn start(answer: impl Fn(&Seen, &mut TcpStream) + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Seen, &mut TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}/v1", listener.local_addr().unwrap());
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
@@ -48,7 +48,7 @@ impl Teacher {
         Self { address, seen }
     }
 
-    fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 }
@@ -65,7 +65,7 @@ fn request(stream: &TcpStream) -> Option<Seen> {
     Some(Seen { path: first.split(' ').nth(1)?.to_owned(), headers, body })
 }
 
-fn reply(stream: &mut TcpStream, status: &str, kind: &str, body: &[u8]) {
+pub(crate) fn reply(stream: &mut TcpStream, status: &str, kind: &str, body: &[u8]) {
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {}\r\nx-teacher: yes\r\n\
          retry-after: 7\r\nconnection: close\r\n\r\n",
@@ -75,13 +75,13 @@ fn reply(stream: &mut TcpStream, status: &str, kind: &str, body: &[u8]) {
     stream.write_all(body).unwrap();
 }
 
-fn begin_stream(stream: &mut TcpStream) {
+pub(crate) fn begin_stream(stream: &mut TcpStream) {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
 }
 
 /// A gateway in front of a teacher.
-fn gateway(bench: &Bench, teacher: &str, more: &[&str]) -> (Running, String) {
+pub(crate) fn gateway(bench: &Bench, teacher: &str, more: &[&str]) -> (Running, String) {
     let serve = ["serve", "--teacher", teacher, "--port", "0"];
     let (running, first) = bench.start(&[&serve[..], more].concat());
     assert_eq!(first["teacher"], json!(teacher));
@@ -89,7 +89,7 @@ fn gateway(bench: &Bench, teacher: &str, more: &[&str]) -> (Running, String) {
 }
 
 /// Sends a call and returns the open connection.
-fn send(address: &str, headers: &str, body: &[u8]) -> TcpStream {
+pub(crate) fn send(address: &str, headers: &str, body: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     let head = format!(
         "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
@@ -102,7 +102,7 @@ fn send(address: &str, headers: &str, body: &[u8]) -> TcpStream {
 }
 
 /// Reads a whole reply: its head and its body.
-fn receive(mut stream: TcpStream) -> (String, Vec<u8>) {
+pub(crate) fn receive(mut stream: TcpStream) -> (String, Vec<u8>) {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
     let end = all.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
@@ -110,7 +110,7 @@ fn receive(mut stream: TcpStream) -> (String, Vec<u8>) {
     (head, all[end + 4..].to_vec())
 }
 
-fn ask(question: &str, more: Value) -> Vec<u8> {
+pub(crate) fn ask(question: &str, more: Value) -> Vec<u8> {
     let mut body = json!({
         "model": "teacher-1",
         "messages": [{ "role": "user", "content": question }],
@@ -124,7 +124,7 @@ fn ask(question: &str, more: Value) -> Vec<u8> {
     format!(" {body:#}\n").into_bytes()
 }
 
-fn answered(id: &str, city: &str) -> Vec<u8> {
+pub(crate) fn answered(id: &str, city: &str) -> Vec<u8> {
     let arguments = json!({ "city": city }).to_string();
     let call = json!({ "id": "c1", "type": "function",
         "function": { "name": "get_weather", "arguments": arguments } });
@@ -136,7 +136,7 @@ fn answered(id: &str, city: &str) -> Vec<u8> {
     format!("{body:#}").into_bytes()
 }
 
-fn logged(bench: &Bench, kind: &str) -> Vec<Value> {
+pub(crate) fn logged(bench: &Bench, kind: &str) -> Vec<Value> {
     bench.run(&["log", "--kind", kind]).ok().lines()
 }
 
@@ -195,7 +195,7 @@ fn a_call_goes_on_as_it_came_and_is_recorded_byte_for_byte() {
 }
 
 /// Events of an answer with two calls, whose arguments come in turns.
-fn pieces() -> Vec<String> {
+pub(crate) fn pieces() -> Vec<String> {
     let chunk = |delta: Value, why: Value| {
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": why });
         let chunk = json!({ "id": "chatcmpl-s1", "object": "chat.completion.chunk", "created": 1,

@@ -68,6 +68,13 @@ impl Bench {
         copy
     }
 
+    /// A bench whose notebook lies elsewhere, for as long as this one is kept.
+    pub(crate) fn at(&self, place: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(self.path(place), root.path().join("notebook")).unwrap();
+        Self { root }
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
@@ -95,18 +102,43 @@ impl Bench {
 
     /// Starts a command and returns it running, with the first line of its output.
     pub(crate) fn start(&self, arguments: &[&str]) -> (Running, Value) {
-        let mut child = self.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        let first = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
-        (Running(child), first)
+        started(self.command(arguments))
     }
+
+    /// Starts a command from within a script of the shell, which ends with `exec "$@"`.
+    pub(crate) fn start_with(&self, arguments: &[&str], script: &str) -> (Running, Value) {
+        let inner = self.command(arguments);
+        let mut command = Command::new("bash");
+        command.args(["-c", script, "bash"]).arg(inner.get_program()).args(inner.get_args());
+        for (key, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(key, value),
+                None => command.env_remove(key),
+            };
+        }
+        started(command)
+    }
+}
+
+fn started(mut command: Command) -> (Running, Value) {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let first = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line:?}"));
+    (Running(child), first)
 }
 
 /// A running command, killed when dropped.
 pub(crate) struct Running(Child);
 
 impl Running {
+    /// Most memory that it ever took, in MiB.
+    pub(crate) fn peak_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
     /// Asks it to end, as a service manager does, and waits.
     pub(crate) fn stop(mut self) -> i32 {
         let pid = self.0.id().to_string();

@@ -210,7 +210,10 @@ fn row_of(
 }
 
 /// Reads a generation. No reason quotes it: reasons stay in the log when its words have to go.
-fn episode(observation: &Value, start: impl FnOnce(&str) -> Episode) -> Result<Episode, String> {
+pub(super) fn episode(
+    observation: &Value,
+    start: impl FnOnce(&str) -> Episode,
+) -> Result<Episode, String> {
     let id = text(observation, "id").ok_or("the observation has no id")?;
     let part = |key: &str| open(observation.get(key).unwrap_or(&Value::Null));
     let turns = turns_of(&part("input")).map_err(|reason| format!("input: {reason}"))?;

@@ -10,7 +10,7 @@ use super::*;
 use crate::episode::{Gold, Turn};
 
 /// Finds a file of the shared data; says aloud that a test is skipped where there is none.
-fn shared(name: &str) -> Option<PathBuf> {
+pub(super) fn shared(name: &str) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let folder = std::env::var_os("LEDGER_SHARED_DATA").map_or(beside, PathBuf::from);
     let path = folder.join(name);

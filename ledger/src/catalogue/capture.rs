@@ -43,23 +43,56 @@ pub struct TraceIngested {
     pub rules: Vec<String>,
     /// Places at which a placeholder stands for what those rules took out.
     pub redacted: u64,
+    /// Other ids that feedback may name it by, sorted: of the answer, of a trace around it.
+    pub aliases: Vec<String>,
+    /// What made it of a span, with its version, as in `spans/1`.
+    pub mapper: Option<String>,
+}
+
+impl TraceIngested {
+    /// Says whether feedback on `target` is about this trace.
+    pub fn is_called(&self, target: &str) -> bool {
+        self.external_id == target || self.aliases.iter().any(|alias| alias == target)
+    }
+}
+
+/// Adds fields that older facts lack.
+fn lacking<const N: usize>(mut facts: Value, fields: [(&str, Value); N]) -> Value {
+    if let Some(held) = facts.as_object_mut() {
+        held.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+    }
+    facts
 }
 
 /// Schema 1 knew no redaction.
-fn trace_of_1(mut facts: Value) -> Value {
-    if let Some(fields) = facts.as_object_mut() {
-        fields.insert("rules".to_owned(), Value::Array(Vec::new()));
-        fields.insert("redacted".to_owned(), Value::from(0));
+fn trace_of_1(facts: Value) -> Value {
+    lacking(facts, [("rules", Value::Array(Vec::new())), ("redacted", Value::from(0))])
+}
+
+/// Schema 2 knew one id, which in exports of Langfuse began with that of the trace.
+fn trace_of_2(facts: Value) -> Value {
+    let text = |key: &str| facts.get(key).and_then(Value::as_str).unwrap_or_default();
+    let around = text("external_id").split_once('/').map(|(trace, _)| Value::from(trace));
+    let aliases = around.filter(|_| text("format") == "langfuse-export").into_iter().collect();
+    lacking(facts, [("aliases", Value::Array(aliases)), ("mapper", Value::Null)])
+}
+
+/// Lifts the trace within a revision.
+fn within(mut facts: Value, lift: fn(Value) -> Value) -> Value {
+    if let Some(trace) = facts.get_mut("trace") {
+        *trace = lift(trace.take());
     }
     facts
 }
 
 /// Schema 1 held a trace of schema 1.
-fn revised_of_1(mut facts: Value) -> Value {
-    if let Some(trace) = facts.get_mut("trace") {
-        *trace = trace_of_1(trace.take());
-    }
-    facts
+fn revised_of_1(facts: Value) -> Value {
+    within(facts, trace_of_1)
+}
+
+/// Schema 2 held a trace of schema 2.
+fn revised_of_2(facts: Value) -> Value {
+    within(facts, trace_of_2)
 }
 
 /// The content behind a known external id changed.
@@ -101,11 +134,8 @@ pub struct FeedbackRecorded {
 }
 
 /// Schema 1 had no body.
-fn feedback_of_1(mut facts: Value) -> Value {
-    if let Some(fields) = facts.as_object_mut() {
-        fields.insert("body".to_owned(), Value::Null);
-    }
-    facts
+fn feedback_of_1(facts: Value) -> Value {
+    lacking(facts, [("body", Value::Null)])
 }
 
 /// How a call through the gateway ended.
@@ -152,6 +182,72 @@ pub struct CallCaptured {
     pub truncated: bool,
 }
 
+/// Calls were answered, or spans came in, that the record could not take: nobody can look them up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureLost {
+    /// Source that they would have belonged to.
+    pub source: String,
+    /// How many.
+    pub calls: u64,
+    /// Why, as the last of them met it.
+    pub reason: String,
+}
+
+/// A span came in: one step of what an application did, from its tracer. Beside it stands the trace
+/// that was made of it where it is a call of a model, or the reason why none could be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpanCaptured {
+    /// Source, which also names the stream.
+    pub source: String,
+    /// The trace that it is a part of.
+    pub trace_id: String,
+    /// Its id within the trace.
+    pub span_id: String,
+    /// The span that it is a part of; none for a root.
+    pub parent_id: Option<String>,
+    /// What it is: `generation`, `tool`, `agent`, ... or `span`.
+    pub role: String,
+    /// Convention that its attributes follow.
+    pub form: String,
+    /// What read it, with its version, as in `spans/1`.
+    pub mapper: String,
+    /// Digest of the span's content, or a commitment to it: what tells a repetition.
+    pub content: Digest,
+    /// The span, as canonical JSON.
+    pub body: BodyRef,
+    /// Redaction rules that it went through, with their versions.
+    pub rules: Vec<String>,
+    /// Places at which a placeholder stands for what those rules took out.
+    pub redacted: u64,
+    /// The event that this one takes the place of, where the span came with other content before.
+    pub revises: Option<u64>,
+}
+
+/// A page of another system's records was fetched; what stands in it was recorded before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PagePulled {
+    /// Source, which also names the stream.
+    pub source: String,
+    /// Address of the system, without name and password.
+    pub origin: String,
+    /// Path of the list, as in `/api/public/v2/observations`.
+    pub route: String,
+    /// Parameters that it was asked with, sorted: bounds and place in the list.
+    pub query: Vec<(String, String)>,
+    /// Where the next page begins; none on the last one.
+    pub next: Option<String>,
+    /// Records in it.
+    pub rows: u64,
+    /// The page as it came, but for what a redaction rule took out.
+    pub body: BodyRef,
+    /// Pseudonyms of the subjects that it is about, sorted: the page goes when one of them does.
+    pub subjects: Vec<String>,
+    /// Redaction rules that it went through, with their versions.
+    pub rules: Vec<String>,
+    /// A rule took something out, so that the page is not the bytes that came.
+    pub redacted: bool,
+}
+
 /// A file was read to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetImported {
@@ -178,13 +274,9 @@ pub struct DatasetImported {
 }
 
 /// Schema 1 knew neither redaction, subject fields nor files beside.
-fn imported_of_1(mut facts: Value) -> Value {
-    facts = trace_of_1(facts);
-    if let Some(fields) = facts.as_object_mut() {
-        fields.insert("subject_field".to_owned(), Value::Null);
-        fields.insert("beside".to_owned(), Value::Array(Vec::new()));
-    }
-    facts
+fn imported_of_1(facts: Value) -> Value {
+    let more = [("subject_field", Value::Null), ("beside", Value::Array(Vec::new()))];
+    lacking(trace_of_1(facts), more)
 }
 
 /// A subject was forgotten: the key was destroyed, and with it everything it encrypted.
@@ -201,8 +293,11 @@ pub struct BodyErased {
 facts! {
     BodyErased = "body.erased" / 1,
     CallCaptured = "call.captured" / 1,
-    TraceIngested = "trace.ingested" / 2 from [trace_of_1],
-    TraceRevised = "trace.revised" / 2 from [revised_of_1],
+    CaptureLost = "capture.lost" / 1,
+    PagePulled = "page.pulled" / 1,
+    SpanCaptured = "span.captured" / 1,
+    TraceIngested = "trace.ingested" / 3 from [trace_of_1, trace_of_2],
+    TraceRevised = "trace.revised" / 3 from [revised_of_1, revised_of_2],
     TraceRejected = "trace.rejected" / 1,
     FeedbackRecorded = "feedback.recorded" / 2 from [feedback_of_1],
     DatasetImported = "dataset.imported" / 2 from [imported_of_1],

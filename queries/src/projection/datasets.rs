@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ledger::catalogue::{
-    CepProposed, DatasetImported, SplitBuilt, SuiteBuilt, TestLookedAt, TraceIngested,
+    CaptureLost, CepProposed, DatasetImported, SplitBuilt, SuiteBuilt, TestLookedAt, TraceIngested,
     TraceRejected, TraceRevised,
 };
 use ledger::event::FactsError;
@@ -36,6 +36,8 @@ pub struct SourceEntry {
     pub revised: u64,
     /// Rows that could not be read.
     pub rejected: u64,
+    /// Calls that were answered, and that the record could not take.
+    pub lost: u64,
     /// First event.
     pub first: u64,
     /// Last event.
@@ -92,6 +94,11 @@ impl Datasets {
         self.looks.get(suite).map_or(0, Vec::len) as u64
     }
 
+    /// Counts the calls that were answered and not recorded, over all sources.
+    pub fn lost(&self) -> u64 {
+        self.sources.values().map(|source| source.lost).sum()
+    }
+
     fn source(&mut self, name: &str, seq: u64) -> &mut SourceEntry {
         let entry = self
             .sources
@@ -127,6 +134,10 @@ impl Projection for Datasets {
             TraceRejected::KIND => {
                 let facts: TraceRejected = event.facts()?;
                 self.source(&facts.source, seq).rejected += 1;
+            }
+            CaptureLost::KIND => {
+                let facts: CaptureLost = event.facts()?;
+                self.source(&facts.source, seq).lost += facts.calls;
             }
             DatasetImported::KIND => {
                 let facts: DatasetImported = event.facts()?;

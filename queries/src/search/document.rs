@@ -155,6 +155,7 @@ fn trace(event: &Envelope, facts: &TraceIngested, reader: &Reader) -> Draft {
         .fold(Draft::new(event, "trace"), |draft, (_, word)| draft.with(Exact::Outcome, *word))
         .with(Exact::Source, &facts.source)
         .with(Exact::Id, &facts.external_id)
+        .with_all(Exact::Id, &facts.aliases)
         .with(Exact::Format, &facts.format)
         .with(Exact::Licence, &facts.licence)
         .with(Exact::Track, &facts.track)

@@ -19,7 +19,7 @@ use super::tokens::{WORDS, of_documents};
 use super::write::{Pen, patiently};
 
 /// Version of the documents' form; another one is built again.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 
 /// Events behind the log from which on catching up is building: with more memory and threads.
 const MANY: u64 = 5_000;

@@ -162,6 +162,8 @@ pub(crate) fn ingested(lab: &Lab, episode: &Episode) -> TraceIngested {
         flags: episode.flags.clone(),
         rules: Vec::new(),
         redacted: 0,
+        aliases: Vec::new(),
+        mapper: None,
     }
 }
 

@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use datasets::Episode;
 use datasets::ingest::{self, Format, Reading, SourceInfo};
@@ -18,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::keep::{self, Answer, Kept};
 use super::tee::Call;
-use crate::capture::{Identity, trace_facts};
+use crate::capture::{Gap, Identity, trace_facts};
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place, Talk};
 use crate::serve::capture::Newest;
@@ -36,6 +37,8 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 16 << 20;
 /// Most bytes of a trace's facts: an event holds 65,535 in all.
 const FACTS_BYTES_MAX: usize = 48 * 1024;
+/// How often the record is told what was lost while nothing else happens.
+const TELL: Duration = Duration::from_secs(2);
 /// Ids of answers that are remembered, to tell a second one with the same id.
 const IDS_MAX: usize = 100_000;
 
@@ -51,9 +54,18 @@ struct Counts {
     calls: AtomicU64,
     lost: AtomicU64,
     held_bytes: AtomicUsize,
+    /// Calls that were lost outside of the thread, which does not write to the disk at once: calls
+    /// do not wait for it.
+    untold: AtomicU64,
 }
 
 impl Counts {
+    /// Counts a call that is lost because too many wait to be recorded.
+    fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.untold.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn release(&self, bytes: usize) {
         self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -73,7 +85,8 @@ impl Recorder {
         let counts = Arc::new(Counts::default());
         let began = chrono::Utc::now().timestamp_micros();
         let (actor, rules) = (actor.to_owned(), Rules::default());
-        let hand = Hand { notebook, actor, began, rules, newest };
+        let gap = Gap::open(notebook.dir(), GATEWAY);
+        let hand = Hand { notebook, actor, began, rules, newest, gap };
         let told = Arc::clone(&counts);
         let thread = std::thread::Builder::new().name("ledger-gateway".to_owned());
         let thread = thread.spawn(move || record_all(&hand, &receive, &told))?;
@@ -99,7 +112,7 @@ impl Recorder {
     /// Counts a call that is not recorded.
     pub(super) fn lose(&self) {
         self.counts.calls.fetch_add(1, Ordering::Relaxed);
-        self.counts.lost.fetch_add(1, Ordering::Relaxed);
+        self.counts.lose();
     }
 
     /// Takes a call to record. Never waits.
@@ -109,7 +122,7 @@ impl Recorder {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.as_ref().is_none_or(|queue| queue.send(call).is_err()) {
             self.counts.release(reserved);
-            self.counts.lost.fetch_add(1, Ordering::Relaxed);
+            self.counts.lose();
         }
     }
 
@@ -127,7 +140,13 @@ impl Recorder {
 /// Records calls until nobody can give any more.
 fn record_all(hand: &Hand, receive: &Receiver<Call>, counts: &Counts) {
     let (mut number, mut ids) = (0, Ids::default());
-    while let Ok(first) = receive.recv() {
+    loop {
+        hand.tell_lost(counts);
+        let first = match receive.recv_timeout(TELL) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
         let mut bytes = first.reserved;
         let mut calls = vec![first];
         while calls.len() < BATCH && bytes < BATCH_BYTES {
@@ -140,15 +159,20 @@ fn record_all(hand: &Hand, receive: &Receiver<Call>, counts: &Counts) {
             for (place, call) in (number..).zip(&calls) {
                 if let Err(failure) = hand.record(std::slice::from_ref(call), place, &mut ids) {
                     counts.lost.fetch_add(1, Ordering::Relaxed);
+                    if !hand.gap.lose(1, &failure.to_string()) {
+                        continue;
+                    }
                     // Nobody has to read it: a closed standard error is no reason to stop.
                     let what = format!("a call was answered but not recorded: {failure}");
-                    let _ = writeln!(std::io::stderr(), "{what}");
+                    let more = "`ledger status` counts it, and those that follow";
+                    let _ = writeln!(std::io::stderr(), "{what}; {more}");
                 }
             }
         }
         number += calls.len() as u64;
         counts.release(bytes);
     }
+    hand.tell_lost(counts);
 }
 
 /// Ids that answers had, the newest of them.
@@ -184,6 +208,7 @@ struct Hand {
     began: i64,
     rules: Rules,
     newest: Arc<Mutex<Newest>>,
+    gap: Gap,
 }
 
 /// What one call adds to the record.
@@ -196,6 +221,16 @@ struct Made {
 impl Hand {
     fn lab(&self) -> Lab<'_> {
         Lab { notebook: &self.notebook, actor: &self.actor, talk: Talk { quiet: true } }
+    }
+
+    /// Counts on disk what was lost, and tells the record as soon as it takes events.
+    fn tell_lost(&self, counts: &Counts) {
+        let untold = counts.untold.swap(0, Ordering::Relaxed);
+        if untold > 0 {
+            self.gap.lose(untold, "more calls than could be recorded: they were answered only");
+        }
+        // Where it takes none, it is asked again.
+        let _ = self.gap.settle(&self.lab());
     }
 
     /// Records some calls, numbered from `first`: bodies first, then the events that name them.

@@ -1,0 +1,90 @@
+//! Connections: how many there may be, and how long one may take to say what it wants.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Most connections at once; others wait until one ends.
+const CONNECTIONS_MAX: usize = 4096;
+/// Files that are open beside connections.
+const OTHER_FILES: u64 = 128;
+/// How long the head of a request may take. A connection that asks nothing for so long ends.
+const HEAD: Duration = Duration::from_secs(60);
+/// How long to wait when no connection can be taken.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Serves until `stopped`, then answers what is under way.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stopped: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let room = Arc::new(Semaphore::new(room()));
+    let (graceful, mut stopped) = (GracefulShutdown::new(), pin!(stopped));
+    loop {
+        let (stream, permit) = tokio::select! {
+            accepted = accept(&listener, &room) => accepted,
+            () = &mut stopped => break,
+        };
+        let mut builder = http1::Builder::new();
+        let service = TowerToHyperService::new(router.clone());
+        let connection = builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            // Whoever broke off knows.
+            let _ = connection.await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+    Ok(())
+}
+
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    // It is never closed, so there is always a permit in the end.
+    let permit = Arc::clone(room).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // Pieces of a stream leave as they come; where that cannot be set, a little later.
+                let _ = stream.set_nodelay(true);
+                return (stream, permit);
+            }
+            // The connection is gone, or there are no files left.
+            Err(_) => tokio::time::sleep(AGAIN).await,
+        }
+    }
+}
+
+/// Raises how many files this process may have open as far as it goes, and says how many
+/// connections that makes. A call that is handed on takes two.
+fn room() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(u64::MAX);
+    let wanted = (2 * CONNECTIONS_MAX as u64 + OTHER_FILES).min(most);
+    let mut current = limit.current.unwrap_or(u64::MAX);
+    if current < wanted {
+        let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+        current = setrlimit(Resource::Nofile, raised).map_or(current, |()| wanted);
+    }
+    let room = current.saturating_sub(OTHER_FILES) / 2;
+    usize::try_from(room).unwrap_or(CONNECTIONS_MAX).clamp(16, CONNECTIONS_MAX)
+}
