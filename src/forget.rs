@@ -9,10 +9,11 @@ use datasets::manifest::Stored;
 use datasets::split::SplitManifest;
 use datasets::suite::SuiteManifest;
 use ledger::catalogue::{
-    FeedbackRecorded, PagePulled, PromotionMade, PromotionOverridden, RunFinished, RunInputs,
-    RunOutcome, RunStarted, SplitBuilt, SuiteBuilt, TraceIngested, TraceRevised,
+    CallCaptured, FeedbackRecorded, PagePulled, PromotionMade, PromotionOverridden, RunFinished,
+    RunInputs, RunOutcome, RunStarted, SpanCaptured, SplitBuilt, SuiteBuilt, TraceIngested,
+    TraceRevised,
 };
-use ledger::{BodyRef, Digest, Envelope, Facts as _, ForgetError, Holdings};
+use ledger::{BlobError, BodyRef, Digest, Envelope, Facts as _, Holdings, SubjectKey};
 use serde::Serialize;
 
 use crate::capture::{page_subject, pending_subject};
@@ -72,45 +73,107 @@ pub fn forget(lab: &Lab<'_>, name: &str) -> Result<Forgotten, AppError> {
     Ok(Forgotten { subjects, events, bodies, erased, downstream })
 }
 
-/// Names the keys under which words of a subject lie beside its own: feedback that came before its
-/// trace, and pages that are about several subjects.
+/// Names the keys under which words of a subject lie beside its own: feedback that came before
+/// anybody knew whose it is about, and pages that are about several subjects.
 fn beside(view: &View, held: &Holdings) -> Result<BTreeSet<String>, AppError> {
-    let (mut ids, mut early, mut names) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-    let is_own = |body: &BodyRef| {
-        body.subject.as_ref().is_none_or(|subject| held.subjects.contains(subject))
-    };
+    let subjects = view.blobs().subjects();
+    let mut found = Beside::default();
+    for pseudonym in &held.subjects {
+        found.keys.extend(subjects.key(pseudonym).map_err(BlobError::from)?);
+    }
     for event in view.events()? {
-        let event = event?;
-        let trace = match event.kind.as_str() {
-            TraceIngested::KIND => event.facts::<TraceIngested>()?,
-            TraceRevised::KIND => event.facts::<TraceRevised>()?.trace,
+        found.take(&event?, held)?;
+    }
+    let mut names = found.pages.clone();
+    let is_about = |target: &&String| found.is_about(target);
+    names.extend(found.early.iter().filter(is_about).map(|target| pending_subject(target)));
+    // A key that is gone needs no forgetting.
+    let has_key = |name: &String| -> Result<bool, AppError> {
+        for pseudonym in subjects.pseudonyms(name).map_err(BlobError::from)? {
+            if subjects.key(&pseudonym).map_err(BlobError::from)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    let mut with_keys = BTreeSet::new();
+    for name in names {
+        if has_key(&name)? {
+            with_keys.insert(name);
+        }
+    }
+    Ok(with_keys)
+}
+
+/// What lies beside a subject's own.
+#[derive(Default)]
+struct Beside {
+    keys: Vec<SubjectKey>,
+    /// Ids of what is the subject's, as the record has them, and sources of imported rows.
+    ids: BTreeSet<String>,
+    sources: BTreeSet<String>,
+    /// Targets of feedback under keys of its own.
+    early: BTreeSet<String>,
+    pages: BTreeSet<String>,
+}
+
+impl Beside {
+    fn take(&mut self, event: &Envelope, held: &Holdings) -> Result<(), AppError> {
+        let is_own = |body: &BodyRef| {
+            body.subject.as_ref().is_some_and(|subject| held.subjects.contains(subject))
+        };
+        match event.kind.as_str() {
+            TraceIngested::KIND => self.take_trace(event.facts()?, is_own),
+            TraceRevised::KIND => self.take_trace(event.facts::<TraceRevised>()?.trace, is_own),
+            SpanCaptured::KIND => {
+                let span: SpanCaptured = event.facts()?;
+                if is_own(&span.body) {
+                    self.ids.insert(format!("{}/{}", span.trace_id, span.span_id));
+                    self.ids.insert(span.trace_id);
+                }
+            }
+            CallCaptured::KIND => {
+                let call: CallCaptured = event.facts()?;
+                if call.request.iter().chain(&call.response).any(is_own) {
+                    self.ids.insert(call.external_id);
+                }
+            }
             FeedbackRecorded::KIND => {
                 let facts: FeedbackRecorded = event.facts()?;
                 if facts.body.as_ref().is_some_and(|body| !is_own(body)) {
-                    early.insert(facts.target);
+                    self.early.insert(facts.target);
                 }
-                continue;
             }
             PagePulled::KIND => {
                 let facts: PagePulled = event.facts()?;
                 let is_about = facts.subjects.iter().any(|one| held.subjects.contains(one));
                 if is_about && !is_own(&facts.body) {
-                    names.insert(page_subject(&facts.source, &event.id));
+                    self.pages.insert(page_subject(&facts.source, &event.id));
                 }
-                continue;
             }
-            _ => continue,
-        };
-        if trace.body.subject.is_some() && is_own(&trace.body) {
-            ids.extend(std::iter::once(trace.external_id).chain(trace.aliases));
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_trace(&mut self, trace: TraceIngested, is_own: impl Fn(&BodyRef) -> bool) {
+        if is_own(&trace.body) {
+            self.sources.insert(trace.source);
+            self.ids.extend(std::iter::once(trace.external_id).chain(trace.aliases));
         }
     }
-    let early = early.iter().filter(|target| ids.contains(*target));
-    names.extend(early.map(|target| pending_subject(target)));
-    // A key that holds nothing (any more) needs no forgetting.
-    let reader = view.reader();
-    names.retain(|name| !matches!(reader.holdings(name), Err(ForgetError::Unknown { .. })));
-    Ok(names)
+
+    /// Says whether feedback on `target` is about the subject. Ids of imported rows stand in the
+    /// record as commitments.
+    fn is_about(&self, target: &str) -> bool {
+        self.ids.contains(target)
+            || self.keys.iter().any(|key| {
+                self.sources.iter().any(|source| {
+                    let parts = [source.as_bytes(), target.as_bytes()];
+                    self.ids.contains(&key.commit("external id", &parts).to_string())
+                })
+            })
+    }
 }
 
 fn drop_index(lab: &Lab<'_>) -> Result<(), AppError> {

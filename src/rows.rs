@@ -97,8 +97,9 @@ pub struct Traces {
     corrections: BTreeMap<u64, Gold>,
     /// Response or trace id -> its newest correction.
     corrected: BTreeMap<String, u64>,
-    /// Id that was corrected -> traces that have it.
-    called: BTreeMap<String, BTreeSet<u64>>,
+    /// Id that was corrected -> how many traces have it for their own, or that of the trace around
+    /// them. Traces that have it for the id of the answer are one call, told by several.
+    called: BTreeMap<String, usize>,
     /// Spans around calls of a model, by the id that a trace of theirs has: where that is a call as
     /// well, it is its framework's wrapper around the same request.
     around: BTreeSet<String>,
@@ -171,8 +172,13 @@ impl Traces {
         }
         for seq in self.newest.values() {
             let Some(trace) = self.by_seq.get(seq) else { continue };
+            if self.is_wrapper(*seq) {
+                continue;
+            }
+            let is_around = |id: &String| trace.external_id.starts_with(&format!("{id}/"));
             for id in names(trace).filter(|id| self.corrected.contains_key(*id)) {
-                self.called.entry(id.clone()).or_default().insert(*seq);
+                let counts = is_around(id) || *id == trace.external_id;
+                *self.called.entry(id.clone()).or_default() += usize::from(counts);
             }
         }
     }
@@ -208,7 +214,7 @@ impl Traces {
     /// Says what corrections say of a trace.
     pub fn correction(&self, seq: u64) -> Correction {
         let Some(trace) = self.by_seq.get(&seq) else { return Correction::None };
-        let said = |id: &String| Some((*self.corrected.get(id)?, self.called.get(id)?.len()));
+        let said = |id: &String| Some((*self.corrected.get(id)?, *self.called.get(id)?));
         match names(trace).filter_map(said).max() {
             None => Correction::None,
             Some((_, traces)) if traces > 1 => Correction::Ambiguous,

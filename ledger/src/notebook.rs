@@ -512,6 +512,30 @@ impl Notebook {
         }
     }
 
+    /// Finds the durable events with these request ids, in their order: what a caller would store
+    /// for an event that is there already need not be stored.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or takes no events.
+    pub fn seqs_of(&self, ids: &[String]) -> Result<Vec<Option<u64>>, AppendError> {
+        match &self.inner.hand {
+            Hand::Held { writer, .. } => writer.find(ids),
+            Hand::Attached(client) => client.seqs_of(ids),
+        }
+    }
+
+    /// Says whether events would be taken now, with bodies of so many bytes before them: a body
+    /// that no event will name need not be stored.
+    ///
+    /// # Errors
+    /// When the disk is low, the log failed, or the notebook was closed.
+    pub fn ready(&self, bytes: u64) -> Result<(), AppendError> {
+        match &self.inner.hand {
+            Hand::Held { writer, .. } => writer.ready(bytes),
+            Hand::Attached(client) => client.ready(bytes),
+        }
+    }
+
     /// Returns the head of what was acknowledged.
     ///
     /// # Errors

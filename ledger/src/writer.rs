@@ -275,6 +275,37 @@ impl Writer {
         Ok(head.map(|(version, _)| version))
     }
 
+    /// Finds the durable events with these request ids, in their order.
+    pub(crate) fn find(&self, ids: &[String]) -> Result<Vec<Option<u64>>, AppendError> {
+        let known = self.shared.acknowledged();
+        let find = |id: &String| {
+            // The lock is let go between two of them: others append meanwhile.
+            let found: Vec<u64> = {
+                let state = self.hold();
+                state.check()?;
+                state.ids.find(hash_of(id)).filter(|seq| *seq < known).collect()
+            };
+            for seq in found {
+                if self.event(seq)?.id == *id {
+                    return Ok(Some(seq));
+                }
+            }
+            Ok(None)
+        };
+        ids.iter().map(find).collect()
+    }
+
+    /// Says whether events, and bodies of so many bytes before them, would be taken now.
+    pub(crate) fn ready(&self, bytes: u64) -> Result<(), AppendError> {
+        let state = self.hold();
+        state.check()?;
+        if state.closing {
+            return Err(AppendError::Closed);
+        }
+        drop(state);
+        self.check_space(bytes)
+    }
+
     /// Waits until a group is durable, writing it if nobody else does.
     fn wait_for<'a>(
         &'a self,

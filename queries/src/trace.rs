@@ -102,7 +102,12 @@ pub fn find(reader: &Reader, id: &str) -> Result<Found, TraceError> {
     for event in reader.events(0)? {
         finding.take(&event?)?;
     }
-    let mut traces = std::mem::take(&mut finding.traces).into_iter();
+    let mut traces = std::mem::take(&mut finding.traces);
+    if traces.contains(id) {
+        // A whole id may be the beginning of another.
+        traces.retain(|trace| trace == id);
+    }
+    let mut traces = traces.into_iter();
     match (traces.next(), traces.next()) {
         (Some(trace), None) => Ok(Found::Tree(tree(reader, trace)?)),
         (Some(first), Some(second)) => {

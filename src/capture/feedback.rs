@@ -4,14 +4,14 @@
 //! be about anybody: it is encrypted under a key of its own, which goes when the trace turns out to
 //! be of somebody who is forgotten.
 
+use datasets::redact::Rules;
 use ledger::catalogue::FeedbackRecorded;
-use ledger::{BlobError, SubjectKey};
+use ledger::notebook::AppendError;
+use ledger::{BlobError, Digest, SubjectKey};
 use serde_json::{Value, json};
 
-use super::targets::Targets;
-use crate::build::feedback_id;
-use crate::error::AppError;
-use crate::error::Kind;
+use super::targets::{Target, Targets};
+use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place};
 
 /// Takes feedback.
@@ -46,6 +46,17 @@ pub fn pending_subject(target: &str) -> String {
     format!("feedback on {target}")
 }
 
+/// Longest name of a subject, in bytes.
+const NAME_BYTES_MAX: usize = 512;
+
+/// Keeps the name of a subject, or takes its digest where it is too long to be one.
+pub fn bounded_name(name: String) -> String {
+    if name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    format!("sha256:{}", Digest::of(name.as_bytes()))
+}
+
 /// Names the key of a page that is about several subjects.
 pub fn page_subject(source: &str, event_id: &str) -> String {
     format!("page {source} {event_id}")
@@ -75,7 +86,11 @@ impl FeedbackIntake {
         feedback: &FeedbackRecorded,
         whose: Whose,
     ) -> Result<Judged, AppError> {
-        let open = FeedbackRecorded { body: None, ..feedback.clone() };
+        let mut open = FeedbackRecorded { body: None, ..feedback.clone() };
+        let rules = Rules::default();
+        rules.redact_json(&mut open.value);
+        open.comment = open.comment.map(|comment| rules.redact_text(&comment));
+        let id = self.id(lab, &open)?;
         let (key, is_joined) = self.key(lab, &open.target, whose)?;
         let feedback = match key {
             None => open,
@@ -86,9 +101,23 @@ impl FeedbackIntake {
                 FeedbackRecorded { value: Value::Null, comment: None, body, ..open }
             }
         };
-        let id = feedback_id(&feedback)?;
-        let seq = lab.record("trace/feedback", &id, &feedback, Place::default())?;
+        let event = lab.event("trace/feedback", &id, &feedback, Place::default())?;
+        let seq = match lab.notebook.append_one(event) {
+            Ok(appended) => appended.seq(),
+            // It was said before anybody knew whose the call is, and stands in another form.
+            Err(AppendError::IdReused { seq, .. }) => seq,
+            Err(error) => return Err(error.into()),
+        };
         Ok(Judged { seq, is_joined })
+    }
+
+    /// Names a piece of feedback by what it says, in whatever form it is stored.
+    fn id(&self, lab: &Lab<'_>, said: &FeedbackRecorded) -> Result<String, AppError> {
+        let words = serde_json::to_vec(&(&said.value, &said.comment))?;
+        let parts = [said.target.as_bytes(), said.name.as_bytes(), &words];
+        let subjects = lab.notebook.blobs().subjects();
+        let digest = subjects.commit_unowned("feedback", &parts).map_err(BlobError::from)?;
+        Ok(format!("feedback/{digest}"))
     }
 
     /// Finds the key that feedback on `target` is encrypted under; none where it is about nobody.
@@ -110,8 +139,11 @@ impl FeedbackIntake {
         Ok(match whose {
             Whose::Subject(name) => (Some(named(&name)?), true),
             Whose::Nobody => (None, true),
-            Whose::Unknown if known.is_some() => (None, true),
-            Whose::Unknown => (Some(named(&pending_subject(target))?), false),
+            Whose::Unknown => match known {
+                Some(Target { is_of_span: false, .. }) => (None, true),
+                // A later span of its trace may name somebody.
+                known => (Some(named(&pending_subject(target))?), known.is_some()),
+            },
         })
     }
 }

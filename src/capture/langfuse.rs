@@ -23,6 +23,7 @@ use self::client::{Client, Reply};
 use self::contexts::{Contexts, time};
 use self::lists::{List, OBSERVATIONS, Page, SCORES};
 use self::state::{Bounds, Known};
+use super::targets::Owners;
 use super::{FeedbackIntake, SpanIntake};
 use crate::error::{AppError, Kind};
 use crate::lab::Lab;
@@ -111,6 +112,8 @@ struct Pull<'a> {
     contexts: Contexts,
     spans: SpanIntake,
     feedback: FeedbackIntake,
+    /// Whose traces are, so that a page is kept as those whom it is about may want.
+    owners: Owners,
     report: Report,
     /// The first of the lists that the server may have: of observations, of scores.
     first: (usize, usize),
@@ -133,6 +136,7 @@ pub fn pull(lab: &Lab<'_>, asked: &Asked) -> Result<Report, AppError> {
         contexts: Contexts::default(),
         spans: SpanIntake::new(),
         feedback: FeedbackIntake::new(),
+        owners: Owners::default(),
         report: Report { source: asked.source.clone(), origin, ..Report::default() },
         first: (0, 0),
     };

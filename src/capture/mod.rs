@@ -12,7 +12,7 @@ pub mod otlp;
 mod spans;
 mod targets;
 
-pub use feedback::{FeedbackIntake, Judged, Whose, page_subject, pending_subject};
+pub use feedback::{FeedbackIntake, Judged, Whose, bounded_name, page_subject, pending_subject};
 pub use gap::{Gap, Lost, untold};
 pub use identity::Identity;
 pub use import::{FileReport, ImportReport, import, trace_facts};

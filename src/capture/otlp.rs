@@ -19,6 +19,10 @@ use serde_json::{Map, Value};
 pub const BODY_BYTES_MAX: usize = 64 << 20;
 /// Most parts (fields, or values of JSON) of a body.
 const PARTS_MAX: usize = 1_000_000;
+/// Most spans of a body.
+const SPANS_MAX: usize = 20_000;
+/// Most bytes of what is known of processes and libraries, counted once for each span of theirs.
+const COMMON_BYTES_MAX: usize = 64 << 20;
 /// Deepest nesting of values.
 const DEPTH_MAX: usize = 32;
 /// Most characters of a service's name in that of a source.
@@ -42,6 +46,8 @@ pub struct Export {
     pub rejected: u64,
     /// Why the last of them cannot.
     pub reason: String,
+    /// Bytes of what spans have in common, with each of them.
+    common_bytes: usize,
 }
 
 /// Says why a body cannot be read.
@@ -81,7 +87,7 @@ pub fn unpacked(body: &[u8]) -> Result<Vec<u8>, OtlpError> {
 /// When it is not of the format, or of too many parts. A span without proper ids is counted as
 /// rejected.
 pub fn read(body: &[u8], encoding: Encoding) -> Result<Export, OtlpError> {
-    match encoding {
+    let export = match encoding {
         Encoding::Protobuf => {
             limits::check_protobuf(body)?;
             protobuf::read(body)
@@ -90,7 +96,9 @@ pub fn read(body: &[u8], encoding: Encoding) -> Result<Export, OtlpError> {
             limits::check_json(body)?;
             json::read(body)
         }
-    }
+    }?;
+    limits::check_texts(export.sources.values().flatten())?;
+    Ok(export)
 }
 
 /// What spans have in common that one library of one process told.
@@ -98,11 +106,14 @@ struct Common {
     source: String,
     resource: Map<String, Value>,
     scope: String,
+    /// Bytes of the resource.
+    bytes: usize,
 }
 
 impl Common {
     fn new(resource: Map<String, Value>) -> Self {
-        Self { source: source_of(&resource), resource, scope: String::new() }
+        let bytes = serde_json::to_vec(&resource).map_or(0, |bytes| bytes.len());
+        Self { source: source_of(&resource), resource, scope: String::new(), bytes }
     }
 
     fn scoped(&mut self, name: &str, version: &str) {
@@ -112,11 +123,20 @@ impl Common {
 
 impl Export {
     /// Takes a span up, or says why it cannot be. Ids are bytes as they came.
-    fn put(&mut self, common: &Common, ids: [&[u8]; 3], span: Span) {
+    fn put(&mut self, common: &Common, ids: [&[u8]; 3], span: Span) -> Result<(), OtlpError> {
+        self.common_bytes += common.bytes + common.scope.len();
+        if self.common_bytes > COMMON_BYTES_MAX {
+            let (what, max) = ("bytes of resources, once for each span", COMMON_BYTES_MAX);
+            return Err(OtlpError::TooLarge { what, max });
+        }
+        if self.spans() >= SPANS_MAX {
+            return Err(OtlpError::TooLarge { what: "spans", max: SPANS_MAX });
+        }
         let [trace, own, parent] = ids;
         let is_proper = |id: &[u8], length| id.len() == length && id.iter().any(|&byte| byte != 0);
         if !is_proper(trace, 16) || !is_proper(own, 8) {
-            return self.reject("a span has no proper id: 16 bytes of its trace's, 8 of its own");
+            self.reject("a span has no proper id: 16 bytes of its trace's, 8 of its own");
+            return Ok(());
         }
         let span = Span {
             trace_id: hex(trace),
@@ -127,6 +147,7 @@ impl Export {
             ..span
         };
         self.sources.entry(common.source.clone()).or_default().push(span);
+        Ok(())
     }
 
     fn reject(&mut self, reason: &str) {
@@ -170,6 +191,12 @@ fn source_of(resource: &Map<String, Value>) -> String {
     };
     let name: String = service.chars().take(SERVICE_MAX).map(plain).collect();
     format!("otlp/{}", name.to_ascii_lowercase())
+}
+
+/// Writes a whole number; as text where JSON's numbers, as the record has them, would round it.
+fn whole(number: i64) -> Value {
+    const EXACT: u64 = 1 << 53;
+    if number.unsigned_abs() > EXACT { Value::from(number.to_string()) } else { number.into() }
 }
 
 fn hex(bytes: &[u8]) -> String {

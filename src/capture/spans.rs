@@ -4,28 +4,34 @@
 //! A span is known by its trace's id and its own. One that comes again adds nothing; one that comes
 //! again with other content revises what came before.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use datasets::Episode;
 use datasets::ingest::{self, MAPPER, Mapped, SourceInfo};
 use datasets::redact::Rules;
 use datasets::span::Span;
+use ledger::Facts as _;
 use ledger::catalogue::{Location, SpanCaptured, TraceIngested, TraceRejected, TraceRevised};
 use ledger::notebook::AppendError;
-use ledger::{Appended, BlobError, BodyRef, Digest, NewEvent, SubjectKey};
+use ledger::{Appended, BlobError, Digest, NewEvent, SubjectKey};
 use serde::Serialize;
 use serde_json::json;
 
-use super::targets::Targets;
-use super::{Identity, trace_facts};
-use crate::error::AppError;
-use crate::lab::{Lab, Place, body_ref};
+use super::targets::Owners;
+use super::{Identity, bounded_name, trace_facts};
+use crate::error::{AppError, Kind};
+use crate::lab::{Lab, Place};
 
 /// Spans that are made durable together.
 const BATCH: usize = 512;
-/// Traces whose subjects are remembered: a later span may not name them again.
-const OWNERS_MAX: usize = 10_000;
+/// Longest other id of a trace, and longest name of a model beside it.
+const ALIAS_MAX: usize = 128;
+const MODEL_MAX: usize = 200;
+/// Revisions of a span among which its trace is looked for.
+const REVISIONS_MAX: usize = 64;
+/// Attributes by which a tracer tells the id of an answer.
+const RESPONSE_IDS: [&str; 3] = ["gen_ai.response.id", "ai.response.id", "llm.response.id"];
 /// Most bytes of a trace's facts: an event holds 65,535 in all.
 const FACTS_BYTES_MAX: usize = 48 * 1024;
 
@@ -42,6 +48,8 @@ pub struct Taken {
     pub traces: u64,
     /// Calls of a model that cannot be read.
     pub rejected: u64,
+    /// Spans that are too large, so that the record cannot have them.
+    pub refused: u64,
     /// Names of the subjects that they are about.
     #[serde(skip)]
     pub subjects: BTreeSet<String>,
@@ -52,36 +60,16 @@ pub struct Taken {
 pub struct SpanIntake {
     rules: Rules,
     owners: Owners,
-    targets: Targets,
-}
-
-/// Whose the newest traces are.
-#[derive(Default)]
-struct Owners {
-    by_trace: BTreeMap<String, String>,
-    /// Traces, oldest first.
-    order: VecDeque<String>,
-}
-
-impl Owners {
-    fn put(&mut self, trace: &str, subject: &str) {
-        if self.by_trace.insert(trace.to_owned(), subject.to_owned()).is_none() {
-            self.order.push_back(trace.to_owned());
-        }
-        if self.order.len() > OWNERS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.by_trace.remove(&oldest);
-        }
-    }
 }
 
 /// A span on its way to the record.
 struct Coming {
+    source: String,
     span: Span,
     redacted: u64,
     mapped: Mapped,
-    subject: Option<String>,
+    /// Name of its subject, where the span itself says it.
+    named: Option<String>,
 }
 
 /// What a span adds to the record.
@@ -101,6 +89,14 @@ enum Trace {
     Rejected(TraceRejected),
 }
 
+/// Whose a span is.
+enum Whose {
+    Nobody,
+    Subject(SubjectKey),
+    /// Of somebody who was forgotten: nothing of it is to be stored.
+    Forgotten,
+}
+
 impl SpanIntake {
     /// Knows nothing of the record yet; what it needs it reads when it does.
     pub fn new() -> Self {
@@ -117,18 +113,39 @@ impl SpanIntake {
         source: &str,
         spans: Vec<Span>,
     ) -> Result<Taken, AppError> {
-        let mut taken = Taken { spans: spans.len() as u64, ..Taken::default() };
-        let info = SourceInfo {
-            name: source.to_owned(),
-            licence: "own".to_owned(),
-            ..SourceInfo::unknown(Path::new(""))
-        };
-        let mut coming: Vec<Coming> =
-            spans.into_iter().map(|span| self.read(&info, span)).collect();
-        self.share_subjects(&mut coming);
-        taken.subjects = coming.iter().filter_map(|one| one.subject.clone()).collect();
+        self.take_all(lab, BTreeMap::from([(source.to_owned(), spans)]))
+    }
+
+    /// Records spans of several sources. A user that any of them names holds for all of its trace.
+    ///
+    /// # Errors
+    /// When the record or a key cannot be read or written.
+    pub fn take_all(
+        &mut self,
+        lab: &Lab<'_>,
+        sources: BTreeMap<String, Vec<Span>>,
+    ) -> Result<Taken, AppError> {
+        let mut coming = Vec::new();
+        for (source, spans) in sources {
+            let info = SourceInfo {
+                name: source,
+                licence: "own".to_owned(),
+                ..SourceInfo::unknown(Path::new(""))
+            };
+            coming.extend(spans.into_iter().map(|span| self.read(&info, span)));
+        }
+        let mut taken = Taken { spans: coming.len() as u64, ..Taken::default() };
+        taken.subjects = coming.iter().filter_map(|one| one.named.clone()).collect();
+        self.owners.catch_up(&lab.notebook.reader())?;
+        let subjects = lab.notebook.blobs().subjects();
+        for one in &coming {
+            if let Some(name) = &one.named {
+                let key = subjects.key_of(name).map_err(BlobError::from)?;
+                self.owners.put(&one.span.trace_id, key.pseudonym());
+            }
+        }
         for batch in coming.chunks(BATCH) {
-            self.record(lab, source, batch, &mut taken)?;
+            self.record(lab, batch, &mut taken)?;
         }
         Ok(taken)
     }
@@ -136,140 +153,156 @@ impl SpanIntake {
     fn read(&self, info: &SourceInfo, mut span: Span) -> Coming {
         let redacted = span.redact(&self.rules);
         let mapped = ingest::map(&span, info, &self.rules);
-        let subject = mapped.subject.clone();
-        Coming { redacted: redacted + mapped.redacted, span, mapped, subject }
+        let named = mapped.subject.clone().map(bounded_name);
+        let redacted = redacted + mapped.redacted;
+        Coming { source: info.name.clone(), redacted, span, mapped, named }
     }
 
-    /// Gives every span the subject of its trace: often the root alone names the user.
-    fn share_subjects(&mut self, coming: &mut [Coming]) {
-        for one in coming.iter() {
-            if let Some(subject) = &one.subject {
-                self.owners.put(&one.span.trace_id, subject);
-            }
+    /// Says whose a span is: of whom it names, or whom another span of its trace named.
+    fn whose(&self, lab: &Lab<'_>, coming: &Coming) -> Result<Whose, AppError> {
+        let subjects = lab.notebook.blobs().subjects();
+        if let Some(name) = &coming.named {
+            return Ok(Whose::Subject(subjects.key_of(name).map_err(BlobError::from)?));
         }
-        for one in coming.iter_mut().filter(|one| one.subject.is_none()) {
-            one.subject = self.owners.by_trace.get(&one.span.trace_id).cloned();
-            if let Ok(Some(episode)) = &mut one.mapped.episode {
-                episode.subject.clone_from(&one.subject);
-            }
-        }
+        let Some(pseudonym) = self.owners.of(&coming.span.trace_id) else {
+            return Ok(Whose::Nobody);
+        };
+        let key = subjects.key(&pseudonym).map_err(BlobError::from)?;
+        Ok(key.map_or(Whose::Forgotten, Whose::Subject))
     }
 
-    fn record(
-        &mut self,
-        lab: &Lab<'_>,
-        source: &str,
-        batch: &[Coming],
-        taken: &mut Taken,
-    ) -> Result<(), AppError> {
-        let made = batch.iter().map(|one| self.make(lab, source, one));
-        let mut made: Vec<Made> = made.collect::<Result<_, _>>()?;
-        let bodies: Vec<Vec<u8>> =
-            made.iter_mut().flat_map(|one| std::mem::take(&mut one.bodies)).collect();
-        lab.notebook.blobs().put_many(&bodies)?;
+    fn record(&self, lab: &Lab<'_>, batch: &[Coming], taken: &mut Taken) -> Result<(), AppError> {
+        let ids: Vec<String> = batch.iter().map(|one| id_of("span", &one.span)).collect();
+        let known = lab.notebook.seqs_of(&ids)?;
+        let mut fresh = Vec::new();
+        for (one, known) in batch.iter().zip(known) {
+            let key = match self.whose(lab, one)? {
+                Whose::Nobody => None,
+                Whose::Subject(key) => Some(key),
+                Whose::Forgotten => {
+                    taken.duplicates += 1;
+                    continue;
+                }
+            };
+            match known {
+                Some(_) => self.known_before(lab, (one, key), taken)?,
+                None => fresh.push((one, self.make(one, key)?)),
+            }
+        }
+        let mut bodies = Vec::new();
+        let mut events = Vec::with_capacity(2 * fresh.len());
+        for (_, made) in &mut fresh {
+            bodies.append(&mut made.bodies);
+            events.extend(made.events(lab, "")?);
+        }
+        store(lab, &bodies)?;
         drop(bodies);
-        let mut events = Vec::with_capacity(2 * made.len());
-        for one in &made {
-            events.extend(one.events(lab)?);
-        }
         match lab.notebook.append(&[], events) {
             Ok(appended) => {
                 let mut appended = appended.into_iter();
-                for one in &made {
+                for (_, made) in &fresh {
                     let is_new = matches!(appended.next(), Some(Appended::New(_)));
-                    if one.has_trace() {
+                    if !matches!(made.trace, Trace::None) {
                         appended.next();
                     }
-                    one.count(is_new, taken);
+                    made.count(is_new, taken);
                 }
                 Ok(())
             }
-            // One of them came before with other content.
-            Err(AppendError::IdReused { .. }) => {
-                made.iter().try_for_each(|one| self.record_alone(lab, one, taken))
+            // One span stands twice among them, with other content; or one cannot be recorded.
+            Err(error) if is_of_one(&error) => {
+                fresh.iter().try_for_each(|(one, made)| self.record_alone(lab, one, made, taken))
             }
             Err(error) => Err(error.into()),
         }
     }
 
+    /// Records a span whose bodies are stored.
     fn record_alone(
-        &mut self,
+        &self,
         lab: &Lab<'_>,
+        coming: &Coming,
         made: &Made,
         taken: &mut Taken,
     ) -> Result<(), AppError> {
-        match lab.notebook.append(&[], made.events(lab)?) {
+        match lab.notebook.append(&[], made.events(lab, "")?) {
             Ok(appended) => {
                 made.count(matches!(appended.first(), Some(Appended::New(_))), taken);
                 Ok(())
             }
-            Err(AppendError::IdReused { seq, .. }) => self.revise(lab, made, seq, taken),
+            Err(AppendError::IdReused { .. }) => match self.whose(lab, coming)? {
+                Whose::Nobody => self.known_before(lab, (coming, None), taken),
+                Whose::Subject(key) => self.known_before(lab, (coming, Some(key)), taken),
+                Whose::Forgotten => Ok(()),
+            },
+            Err(error) if is_of_one(&error) => {
+                taken.refused += 1;
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Records a span that came before, in event `seq`, and not in the same form.
-    fn revise(
-        &mut self,
+    /// Takes a span that the record has: nothing where it is the same, else a revision. Revisions
+    /// of a span are numbered, so that whoever sends one again finds it.
+    fn known_before(
+        &self,
         lab: &Lab<'_>,
-        made: &Made,
-        seq: u64,
+        (coming, key): (&Coming, Option<SubjectKey>),
         taken: &mut Taken,
     ) -> Result<(), AppError> {
         let reader = lab.notebook.reader();
-        let earlier = reader.get(seq)?.map(|event| event.facts::<SpanCaptured>()).transpose()?;
-        if let Some(earlier) = &earlier
-            && is_same(lab, earlier, made)?
-        {
-            made.count(false, taken);
+        let (number, seq) = newest_of(lab, &id_of("span", &coming.span))?;
+        let event = reader.get(seq)?.filter(|event| event.kind == SpanCaptured::KIND);
+        let Some(event) = event else {
+            taken.duplicates += 1;
+            return Ok(());
+        };
+        let earlier: SpanCaptured = event.facts()?;
+        let mut made = self.make(coming, key)?;
+        if is_same(lab, &earlier, &made)? {
+            taken.duplicates += 1;
             return Ok(());
         }
-        let external_id = format!("{}/{}", made.facts.trace_id, made.facts.span_id);
-        let newest = self.targets.find(&reader, &external_id)?.map(|target| target.seq);
-        let facts = SpanCaptured { revises: Some(seq), ..made.facts.clone() };
-        let key = format!("{external_id}/{}", facts.content);
-        let stream = format!("trace/{}", facts.source);
-        let place = || Place::default().because(seq).measured(made.measured.clone());
-        let mut events = vec![lab.event(&stream, &format!("span/{key}"), &facts, place())?];
-        if let Trace::Episode(trace) = &made.trace {
-            events.push(match newest {
-                Some(newest) => {
-                    let facts = TraceRevised { revises: newest, trace: (**trace).clone() };
-                    lab.event(&stream, &format!("revise/{key}"), &facts, place())?
-                }
-                None => lab.event(&stream, &format!("trace/{key}"), &**trace, place())?,
-            });
+        made.facts.revises = Some(seq);
+        store(lab, &made.bodies)?;
+        let mut events = made.events(lab, &format!("#{}", number + 1))?;
+        if let Trace::Episode(trace) = &made.trace
+            && let Some(revises) = trace_before(lab, &coming.span, number)?
+            && let Some(last) = events.last_mut()
+        {
+            let facts = TraceRevised { revises, trace: (**trace).clone() };
+            let place = Place::default().because(seq).measured(made.measured.clone());
+            *last = lab.event(&last.stream.clone(), &last.id.clone(), &facts, place)?;
         }
         match lab.notebook.append(&[], events) {
-            Ok(appended) if matches!(appended.first(), Some(Appended::New(_))) => {
-                taken.revised += 1;
-            }
-            // This revision is known as well.
-            Ok(_) | Err(AppendError::IdReused { .. }) => taken.duplicates += 1,
+            Ok(_) => taken.revised += 1,
+            // Somebody else was quicker.
+            Err(AppendError::IdReused { .. }) => taken.duplicates += 1,
+            Err(error) if is_of_one(&error) => taken.refused += 1,
             Err(error) => return Err(error.into()),
         }
         Ok(())
     }
 
-    fn make(&self, lab: &Lab<'_>, source: &str, coming: &Coming) -> Result<Made, AppError> {
-        let Coming { span, redacted, mapped, subject } = coming;
-        let (bytes, subjects) = (span.to_bytes(), lab.notebook.blobs().subjects());
-        let key = match subject {
-            Some(name) => Some(subjects.key_of(name).map_err(BlobError::from)?),
-            None => None,
-        };
+    fn make(&self, coming: &Coming, key: Option<SubjectKey>) -> Result<Made, AppError> {
+        let Coming { source, span, redacted, mapped, .. } = coming;
+        let bytes = span.to_bytes();
         let content = Digest::of(&bytes);
-        let stored = key.as_ref().map_or(bytes.clone(), |key| key.seal(&bytes));
+        let external_id = span.external_id();
+        let mut identity =
+            Identity { external_id, content: commitment(key.as_ref(), content), key };
+        let stored = identity.stored(bytes);
         let facts = SpanCaptured {
-            source: source.to_owned(),
+            source: source.clone(),
             trace_id: span.trace_id.clone(),
             span_id: span.span_id.clone(),
             parent_id: span.parent_id.clone(),
             role: mapped.role.name().to_owned(),
             form: mapped.form.to_owned(),
             mapper: MAPPER.to_owned(),
-            content: commitment(key.as_ref(), content),
-            body: sealed_ref(key.as_ref(), &stored),
+            content: identity.content,
+            body: identity.body(&stored),
             rules: self.rules.names().to_vec(),
             redacted: *redacted,
             revises: None,
@@ -277,53 +310,124 @@ impl SpanIntake {
         let mut bodies = vec![stored];
         let trace = match &mapped.episode {
             Ok(None) => Trace::None,
-            Err(reason) => rejection(source, reason, content, key.as_ref()),
-            Ok(Some(episode)) => self.trace(lab, (coming, episode), &mut bodies)?,
+            Err(reason) => rejection(source, reason, identity.content),
+            Ok(Some(episode)) => self.trace((coming, episode), &mut identity, &mut bodies)?,
         };
+        let model = mapped.model.as_ref().filter(|_| identity.key.is_none());
+        let model = model.map(|model| model.chars().take(MODEL_MAX).collect::<String>());
         let latency_ms = span.end_us.map(|end| end.saturating_sub(span.start_us) as f64 / 1000.0);
         let measured = json!({
             "start_us": span.start_us,
             "latency_ms": latency_ms,
             "usage": mapped.usage,
-            "model": mapped.model.as_ref().filter(|_| key.is_none()),
+            "model": model,
         });
         Ok(Made { facts, content, bodies, trace, measured })
     }
 
     fn trace(
         &self,
-        lab: &Lab<'_>,
         (coming, episode): (&Coming, &Episode),
+        identity: &mut Identity,
         bodies: &mut Vec<Vec<u8>>,
     ) -> Result<Trace, AppError> {
-        let source = &episode.source;
-        let named = Identity::make(episode, episode.content_digest(), lab.notebook.blobs())?;
+        let mut episode = episode.clone();
+        // Another span of the trace may have named whose it is; the key alone says so here.
+        let pseudonym = identity.key.as_ref().map(|key| key.pseudonym().to_owned());
+        episode.subject = coming.named.clone().or(pseudonym);
         // Ids of spans say nothing of the words, so they stay as they are: feedback names them.
-        let identity = Identity { external_id: source.external_id.clone(), ..named };
+        identity.content = commitment(identity.key.as_ref(), episode.content_digest());
         let stored = identity.stored(episode.to_bytes());
-        let mut facts = trace_facts(episode, &identity, identity.body(&stored));
+        let mut facts = trace_facts(&episode, identity, identity.body(&stored));
         (facts.rules, facts.redacted) = (self.rules.names().to_vec(), coming.redacted);
-        (facts.aliases, facts.mapper) = (coming.mapped.aliases.clone(), Some(MAPPER.to_owned()));
+        facts.aliases = aliases(coming, identity.key.is_some());
+        facts.mapper = Some(MAPPER.to_owned());
         if serde_json::to_vec(&facts)?.len() > FACTS_BYTES_MAX {
             let reason = format!("ids, tools and flags take more than {FACTS_BYTES_MAX} bytes");
-            let content = episode.content_digest();
-            return Ok(rejection(&source.name, &reason, content, identity.key.as_ref()));
+            return Ok(rejection(&coming.source, &reason, identity.content));
         }
         bodies.push(stored);
         Ok(Trace::Episode(Box::new(facts)))
     }
 }
 
-impl Made {
-    fn has_trace(&self) -> bool {
-        !matches!(self.trace, Trace::None)
-    }
+/// Returns the ids that feedback may name a trace by. What stands in an answer may be words, which
+/// could not be forgotten; an id that the tracer told for one is none.
+fn aliases(coming: &Coming, is_of_subject: bool) -> Vec<String> {
+    let told = |id: &String| {
+        *id == coming.span.trace_id
+            || RESPONSE_IDS
+                .iter()
+                .any(|&key| coming.span.attributes.get(key).and_then(|v| v.as_str()) == Some(id))
+    };
+    let is_plain = |id: &&String| {
+        id.len() <= ALIAS_MAX
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+    };
+    let all = coming.mapped.aliases.iter().filter(is_plain);
+    all.filter(|id| !is_of_subject || told(id)).cloned().collect()
+}
 
-    /// Makes the events of a span that is new: its own, and that of its trace behind it.
-    fn events(&self, lab: &Lab<'_>) -> Result<Vec<NewEvent>, AppError> {
+/// Stores bodies, unless the events that name them would be refused.
+fn store(lab: &Lab<'_>, bodies: &[Vec<u8>]) -> Result<(), AppError> {
+    lab.notebook.ready(bodies.iter().map(|body| body.len() as u64).sum())?;
+    lab.notebook.blobs().put_many(bodies)?;
+    Ok(())
+}
+
+/// Says whether one event is the matter, and not the log.
+fn is_of_one(error: &AppendError) -> bool {
+    matches!(
+        error,
+        AppendError::IdReused { .. }
+            | AppendError::TooLarge { .. }
+            | AppendError::TooDeep { .. }
+            | AppendError::Name { .. }
+    )
+}
+
+fn id_of(what: &str, span: &Span) -> String {
+    format!("{what}/{}", span.external_id())
+}
+
+/// Finds the newest revision of a span: its number, and its event.
+fn newest_of(lab: &Lab<'_>, id: &str) -> Result<(u64, u64), AppError> {
+    let seq_of = |number: u64| -> Result<Option<u64>, AppError> {
+        let id = if number == 0 { id.to_owned() } else { format!("{id}#{number}") };
+        Ok(lab.notebook.seqs_of(&[id])?.pop().flatten())
+    };
+    // Numbers have no holes, so the last one is found by halves.
+    let (mut has, mut step) = (0, 1);
+    while seq_of(has + step)?.is_some() {
+        (has, step) = (has + step, step * 2);
+    }
+    while step > 1 {
+        step /= 2;
+        if seq_of(has + step)?.is_some() {
+            has += step;
+        }
+    }
+    let lost = || AppError::said(Kind::Damaged, format!("event {id} cannot be found"));
+    Ok((has, seq_of(has)?.ok_or_else(lost)?))
+}
+
+/// Finds the newest trace that was made of a span, up to one of its revisions.
+fn trace_before(lab: &Lab<'_>, span: &Span, number: u64) -> Result<Option<u64>, AppError> {
+    let ids: Vec<String> = (0..=number)
+        .rev()
+        .take(REVISIONS_MAX)
+        .map(|number| if number == 0 { String::new() } else { format!("#{number}") })
+        .map(|behind| format!("{}{behind}", id_of("trace", span)))
+        .collect();
+    Ok(lab.notebook.seqs_of(&ids)?.into_iter().flatten().next())
+}
+
+impl Made {
+    /// Makes the events of a span: its own, and that of its trace behind it.
+    fn events(&self, lab: &Lab<'_>, behind: &str) -> Result<Vec<NewEvent>, AppError> {
         let SpanCaptured { source, trace_id, span_id, .. } = &self.facts;
         let stream = format!("trace/{source}");
-        let id = |what: &str| format!("{what}/{trace_id}/{span_id}");
+        let id = |what: &str| format!("{what}/{trace_id}/{span_id}{behind}");
         let place = || Place::default().measured(self.measured.clone());
         let mut events = vec![lab.event(&stream, &id("span"), &self.facts, place())?];
         match &self.trace {
@@ -361,17 +465,11 @@ fn commitment(key: Option<&SubjectKey>, content: Digest) -> Digest {
     key.map_or(content, |key| key.commit("content", &[content.as_bytes()]))
 }
 
-fn sealed_ref(key: Option<&SubjectKey>, stored: &[u8]) -> BodyRef {
-    let subject = key.map(|key| key.pseudonym().to_owned());
-    let cipher = key.map(|_| ledger::subject::CIPHER.to_owned());
-    BodyRef { cipher, subject, ..body_ref(stored) }
-}
-
-fn rejection(source: &str, reason: &str, content: Digest, key: Option<&SubjectKey>) -> Trace {
+fn rejection(source: &str, reason: &str, content: Digest) -> Trace {
     Trace::Rejected(TraceRejected {
         source: source.to_owned(),
         location: Location { file: String::new(), row: 0 },
         reason: reason.to_owned(),
-        content: commitment(key, content),
+        content,
     })
 }

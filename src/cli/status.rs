@@ -21,7 +21,8 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
     let state = fold_all(&reader)?;
     let traces: u64 = state.datasets.sources.values().map(|source| source.traces).sum();
     let rejected: u64 = state.datasets.sources.values().map(|source| source.rejected).sum();
-    let indexed = indexed(&reader)?;
+    // A read command makes no index, and does without one that cannot be read.
+    let indexed = indexed(&reader);
     let with = |status| state.runs.runs.values().filter(|run| run.status == status).count();
     let finished = with(RunStatus::Finished);
     let runs = state.runs.runs.len();
@@ -79,7 +80,7 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
 
 /// Says what a server lost and could not tell the record yet.
 fn told(gap: &Lost) -> String {
-    let Lost { source, calls, reason, since_us, until_us } = gap;
+    let Lost { source, calls, reason, since_us, until_us, .. } = gap;
     let time = |us| chrono::DateTime::from_timestamp_micros(us).unwrap_or_default();
     let (since, until) = (time(*since_us), time(*until_us));
     format!(
@@ -91,10 +92,8 @@ fn told(gap: &Lost) -> String {
 }
 
 /// Says how many events the search index has read. An index that is not there has read none.
-fn indexed(reader: &Reader) -> Result<u64, AppError> {
+fn indexed(reader: &Reader) -> u64 {
     let path = reader.dir().join("index");
-    if !path.exists() {
-        return Ok(0);
-    }
-    Ok(Index::open_or_rebuild(&path)?.next()?)
+    let index = Index::open(&path).ok().flatten();
+    index.and_then(|index| index.next().ok()).unwrap_or_default()
 }

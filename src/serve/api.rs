@@ -305,19 +305,24 @@ fn streamed(shared: Handle, call: Call) -> Response {
         let send = |chunk: Value| drop(sender.send(chunk.to_string()));
         send(envelope.chunk(json!({ "role": "assistant", "content": "" }), None));
         let mut text = |piece: &str| send(envelope.chunk(json!({ "content": piece }), None));
-        match call.answer(&mut text) {
+        let answered = call.answer(&mut text);
+        match &answered {
             Ok(served) => {
                 send(envelope.chunk(json!({}), Some(&served.made)));
                 if call.request.wants_usage() {
                     send(envelope.usage_chunk(&served.made));
                 }
                 drop(sender.send("[DONE]".to_owned()));
-                shared.capture.record(&call.engine, &served);
             }
             Err(failure) => {
                 let what = json!({ "message": failure.to_string(), "type": "server_error" });
                 send(json!({ "error": what }));
             }
+        }
+        // The answer ends here; recording follows and cannot delay it.
+        drop(sender);
+        if let Ok(served) = &answered {
+            shared.capture.record(&call.engine, served);
         }
     });
     Sse::new(pieces(receiver)).into_response()

@@ -36,7 +36,7 @@ pub(super) struct Capture {
     actor: String,
     calls: AtomicU64,
     lost: AtomicU64,
-    gap: Gap,
+    gap: Arc<Gap>,
     feedback: Mutex<FeedbackIntake>,
     under_way: Arc<()>,
     newest: Arc<Mutex<Newest>>,
@@ -93,7 +93,7 @@ impl Capture {
         let (calls, lost) = (AtomicU64::new(0), AtomicU64::new(0));
         let began = chrono::Utc::now().timestamp_micros();
         let (actor, under_way, newest) = (actor.to_owned(), Arc::default(), Arc::default());
-        let (gap, feedback) = (Gap::open(notebook.dir(), SERVED), Mutex::default());
+        let (gap, feedback) = (Arc::new(Gap::open(notebook.dir())), Mutex::default());
         Self { notebook, actor, calls, lost, gap, feedback, under_way, newest, began }
     }
 
@@ -107,6 +107,11 @@ impl Capture {
     /// Returns where the newest calls are told.
     pub(super) fn newest(&self) -> Arc<Mutex<Newest>> {
         Arc::clone(&self.newest)
+    }
+
+    /// Returns where losses are counted.
+    pub(super) fn gap(&self) -> Arc<Gap> {
+        Arc::clone(&self.gap)
     }
 
     /// Marks a call as under way whose id the teacher will give.
@@ -141,14 +146,10 @@ impl Capture {
 
     /// Records a call; a failure is counted and told, and nothing else.
     pub(super) fn record(&self, engine: &Engine, served: &Served) {
-        match self.try_record(engine, served) {
-            // What was lost before can be told now.
-            Ok(_) => drop(self.gap.settle(&self.lab())),
-            Err(error) => {
-                self.lost.fetch_add(1, Ordering::Relaxed);
-                if self.gap.lose(1, &error.to_string()) {
-                    eprintln!("the call {} was answered but not recorded: {error}", served.id);
-                }
+        if let Err(error) = self.try_record(engine, served) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            if self.gap.lose(SERVED, 1, &error.to_string()) {
+                eprintln!("the call {} was answered but not recorded: {error}", served.id);
             }
         }
     }
@@ -191,6 +192,7 @@ impl Capture {
             ..Identity::make(&episode, content, blobs)?
         };
         let stored = identity.stored(episode.to_bytes());
+        lab.notebook.ready(stored.len() as u64)?;
         blobs.put(&stored)?;
         let mut facts = trace_facts(&episode, &identity, identity.body(&stored));
         (facts.rules, facts.redacted) = (rules.names().to_vec(), redacted);

@@ -1,9 +1,10 @@
 //! Connections: how many there may be, and how long one may take to say what it wants.
 
 use std::future::Future;
-use std::io;
-use std::pin::pin;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -12,8 +13,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 
 /// Most connections at once; others wait until one ends.
 const CONNECTIONS_MAX: usize = 4096;
@@ -21,6 +24,10 @@ const CONNECTIONS_MAX: usize = 4096;
 const OTHER_FILES: u64 = 128;
 /// How long the head of a request may take. A connection that asks nothing for so long ends.
 const HEAD: Duration = Duration::from_secs(60);
+/// How long nobody may take anything of an answer.
+const TAKEN: Duration = Duration::from_secs(120);
+/// How long answers may take to end when the server is asked to stop.
+const END: Duration = Duration::from_secs(60);
 /// How long to wait when no connection can be taken.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -42,7 +49,7 @@ pub(super) async fn serve(
         let connection = builder
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Patient::new(stream)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // Whoever broke off knows.
@@ -51,8 +58,81 @@ pub(super) async fn serve(
         });
     }
     drop(listener);
-    graceful.shutdown().await;
+    // Who does not take an answer to its end does not keep the server.
+    let _ = tokio::time::timeout(END, graceful.shutdown()).await;
     Ok(())
+}
+
+/// A connection that ends when nobody takes what is written to it.
+struct Patient {
+    stream: TcpStream,
+    /// Set while a write waits.
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patient {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream, until: None }
+    }
+
+    /// Passes on what came of a write, unless it waits for too long.
+    fn patiently(
+        &mut self,
+        context: &mut Context<'_>,
+        done: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if done.is_ready() {
+            self.until = None;
+            return done;
+        }
+        let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(TAKEN)));
+        match until.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Patient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Patient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.patiently(context, done)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.patiently(context, done)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 async fn accept(

@@ -1,5 +1,7 @@
 //! Feedback: what callers say of answers, in our form and in those of Langfuse's SDKs.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -139,7 +141,13 @@ fn feedback_of(score: &Map<String, Value>) -> Result<FeedbackRecorded, &'static 
 
 async fn take(shared: &Handle, feedback: FeedbackRecorded) -> Result<Judged, AppError> {
     let shared = Handle::clone(shared);
-    let work = tokio::task::spawn_blocking(move || shared.capture.feedback(&feedback));
+    let broke = |_| AppError::said(Kind::Internal, "it broke off");
+    let turn = Arc::clone(&shared.feedback_turns).acquire_owned().await.map_err(broke)?;
+    let work = tokio::task::spawn_blocking(move || {
+        let judged = shared.capture.feedback(&feedback);
+        drop(turn);
+        judged
+    });
     work.await.map_err(|_| AppError::said(Kind::Internal, "it broke off"))?
 }
 
@@ -154,7 +162,7 @@ async fn json_of<T: DeserializeOwned>(
         let what = "say that it is JSON: content-type: application/json".to_owned();
         return Err(wrong(StatusCode::UNSUPPORTED_MEDIA_TYPE, what));
     }
-    let read = shared.bodies.read(body, BODY_BYTES_MAX).await;
+    let read = shared.capture_bodies.read(body, BODY_BYTES_MAX).await;
     let (body, _room) = read.map_err(|refused| refused.response())?;
     serde_json::from_slice(&body).map_err(|failure| {
         let status = if failure.is_data() {

@@ -23,6 +23,7 @@ pub(super) use recorder::Recorder;
 
 use super::api::error;
 use super::capture::UnderWay;
+use crate::capture::bounded_name;
 use crate::error::{AppError, Kind};
 use tee::{Call, Tee};
 
@@ -88,7 +89,7 @@ impl Wanted {
             is_readable: true,
             model: body.get("model").and_then(Value::as_str).map(str::to_owned),
             streamed: matches!(body.get("stream"), Some(Value::Bool(true))),
-            subject: subjects.find(|name| !name.is_empty()),
+            subject: subjects.find(|name| !name.is_empty()).map(bounded_name),
         }
     }
 }

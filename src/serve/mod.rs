@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::error::{AppError, Kind};
 use capture::Capture;
@@ -29,6 +29,8 @@ use signing::{Signing, Timer};
 
 /// How long calls that a teacher answers may go on when the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// Pieces of feedback that are recorded at once.
+const FEEDBACK_AT_ONCE: usize = 4;
 
 /// How a server listens, and when it signs.
 #[derive(Clone, Debug)]
@@ -66,8 +68,11 @@ struct Shared {
     answering: Answering,
     capture: Capture,
     recorder: Arc<Recorder>,
-    receiver: otlp::Receiver,
+    receiver: Arc<otlp::Receiver>,
+    /// Room for bodies of calls, and for all that comes in beside them: calls do not wait for it.
     bodies: body::Bodies,
+    capture_bodies: body::Bodies,
+    feedback_turns: Arc<Semaphore>,
     signing: Arc<Signing>,
     token: Option<String>,
     /// Says that calls that are on their way to a teacher are waited for no longer.
@@ -115,14 +120,23 @@ pub async fn start(
     let timer = listen.checkpoint_every.map(|every| signing::start(Arc::clone(&signing), every));
     let follower = follow(&notebook);
     let capture = Capture::new(notebook.clone(), actor);
-    let receiver = otlp::Receiver::new(notebook.clone(), actor);
-    let recorder = Recorder::start(notebook, actor, capture.newest())
+    let receiver = Arc::new(otlp::Receiver::new(notebook.clone(), actor));
+    let recorder = Recorder::start(notebook, actor, capture.newest(), capture.gap())
         .map_err(|error| AppError::said(Kind::Internal, format!("no thread: {error}")))?;
     let recorder = Arc::new(recorder);
     let (hurry, _) = watch::channel(false);
-    let bodies = body::Bodies::default();
-    let shared = Shared { answering, capture, recorder, receiver, bodies, signing, token, hurry };
-    let shared = Arc::new(shared);
+    let shared = Arc::new(Shared {
+        answering,
+        capture,
+        recorder,
+        receiver,
+        bodies: body::Bodies::default(),
+        capture_bodies: body::Bodies::default(),
+        feedback_turns: Arc::new(Semaphore::new(FEEDBACK_AT_ONCE)),
+        signing,
+        token,
+        hurry,
+    });
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async {
         // A dropped handle means stop as well.
@@ -150,8 +164,9 @@ impl Server {
         let ended = self.done.await.map_err(|e| broke(e.to_string()));
         grace.abort();
         // Recording follows the answer, so what was answered last may still be on its way.
-        while self.shared.capture.under_way() {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        let patience = tokio::time::Instant::now() + GRACE;
+        while self.shared.capture.under_way() && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let recorder = Arc::clone(&self.shared.recorder);
         let _ = tokio::task::spawn_blocking(move || recorder.stop()).await;

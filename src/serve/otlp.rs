@@ -18,12 +18,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use prost::Message as _;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Shared;
 use super::body::Room;
 use crate::capture::SpanIntake;
-use crate::capture::otlp::{self, Encoding, OtlpError};
+use crate::capture::otlp::{self, Encoding, Export, OtlpError};
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Talk};
 
@@ -41,7 +41,7 @@ pub(super) struct Receiver {
     notebook: Notebook,
     actor: String,
     intake: Mutex<SpanIntake>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     spans: AtomicU64,
     rejected: AtomicU64,
 }
@@ -57,7 +57,8 @@ struct Refusal {
 
 impl Receiver {
     pub(super) fn new(notebook: Notebook, actor: &str) -> Self {
-        let (intake, turns) = (Mutex::new(SpanIntake::new()), Semaphore::new(AT_ONCE));
+        let intake = Mutex::new(SpanIntake::new());
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
         let (spans, rejected) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { notebook, actor: actor.to_owned(), intake, turns, spans, rejected }
     }
@@ -74,12 +75,15 @@ impl Receiver {
         drop(unpacked);
         let lab = Lab { notebook: &self.notebook, actor: &self.actor, talk: Talk { quiet: true } };
         let mut intake = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
-        for (source, spans) in export.sources {
-            let taken = intake.take(&lab, &source, spans)?;
-            self.spans.fetch_add(taken.spans, Ordering::Relaxed);
+        let Export { sources, mut rejected, mut reason, .. } = export;
+        let taken = intake.take_all(&lab, sources)?;
+        if taken.refused > 0 {
+            rejected += taken.refused;
+            "a span is too large for an event".clone_into(&mut reason);
         }
-        self.rejected.fetch_add(export.rejected, Ordering::Relaxed);
-        Ok(Done { rejected: export.rejected, reason: export.reason })
+        self.spans.fetch_add(taken.spans, Ordering::Relaxed);
+        self.rejected.fetch_add(rejected, Ordering::Relaxed);
+        Ok(Done { rejected, reason })
     }
 }
 
@@ -120,19 +124,19 @@ pub(super) async fn export(
         let what = "it may be packed with gzip, or not at all";
         return refusal(encoding, StatusCode::UNSUPPORTED_MEDIA_TYPE, what);
     };
-    let (body, room) = match shared.bodies.read(body, BODY_BYTES_MAX).await {
+    let (body, room) = match shared.capture_bodies.read(body, BODY_BYTES_MAX).await {
         Ok(read) => read,
         Err(refused) => {
             let (status, what) = refused.said();
             return refusal(encoding, status, &what);
         }
     };
-    let turn = tokio::time::timeout(TURN, shared.receiver.turns.acquire()).await;
-    let Ok(Ok(_turn)) = turn else {
+    let turns = Arc::clone(&shared.receiver.turns);
+    let Ok(Ok(turn)) = tokio::time::timeout(TURN, turns.acquire_owned()).await else {
         let what = "too many exports at once: send it again";
         return refusal(encoding, StatusCode::SERVICE_UNAVAILABLE, what);
     };
-    match work(Arc::clone(&shared), (body, room), encoding, is_packed).await {
+    match work(Arc::clone(&shared), body, (encoding, is_packed), (room, turn)).await {
         Ok(done) => success(encoding, done),
         Err(Failure::Body(error)) => {
             let status = match &error {
@@ -151,14 +155,15 @@ pub(super) async fn export(
 
 async fn work(
     shared: Arc<Shared>,
-    (body, room): (Bytes, Room),
-    encoding: Encoding,
-    is_packed: bool,
+    body: Bytes,
+    (encoding, is_packed): (Encoding, bool),
+    held: (Room, OwnedSemaphorePermit),
 ) -> Result<Done, Failure> {
     let under_way = shared.capture.enter();
     let work = tokio::task::spawn_blocking(move || {
         let done = shared.receiver.take(&body, encoding, is_packed);
-        drop((room, under_way));
+        // Held until here: whoever asked may have left long ago.
+        drop((held, under_way));
         done
     });
     let broke = |_| AppError::said(Kind::Internal, "reading them broke off");

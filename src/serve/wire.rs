@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::engine::Engine;
+use crate::capture::bounded_name;
 
 /// A request for a chat completion. Unknown fields are ignored, as OpenAI's clients expect.
 #[derive(Debug, Deserialize)]
@@ -53,7 +54,11 @@ impl ChatRequest {
     /// Returns whose call it is.
     pub(super) fn subject(&self) -> Option<String> {
         let named = self.safety_identifier.iter().chain(&self.user);
-        named.map(|name| name.trim()).find(|name| !name.is_empty()).map(str::to_owned)
+        named
+            .map(|name| name.trim())
+            .find(|name| !name.is_empty())
+            .map(str::to_owned)
+            .map(bounded_name)
     }
 
     /// Returns the conversation as turns.

@@ -117,6 +117,19 @@ fn size(bench: &Bench) -> Value {
     bench.run(&["status"]).ok().json()["events"].clone()
 }
 
+/// The value of a score, in plain or out of its body.
+fn said_of(bench: &Bench, target: &str, name: &str) -> Value {
+    let feedback = logged(bench, "feedback.recorded");
+    let fits =
+        |event: &&Value| event["facts"]["target"] == target && event["facts"]["name"] == name;
+    let event = feedback.iter().find(fits).unwrap();
+    if event["facts"]["body"].is_null() {
+        return event["facts"]["value"].clone();
+    }
+    let body = bench.run(&["show", &event["seq"].to_string(), "--body"]).ok().json();
+    body["value"].clone()
+}
+
 /// Waits until something is so.
 fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
@@ -251,7 +264,7 @@ fn a_server_of_version_3_is_read_by_its_own_lists() {
     assert_eq!((&report["scores"], &report["joined"]), (&json!(1), &json!(1)));
     let pages = server.seen("/api/public/observations");
     assert_eq!(pages.len(), 3);
-    assert_eq!(logged(&bench, "feedback.recorded")[0]["facts"]["value"], true);
+    assert_eq!(said_of(&bench, "t1", "quality"), true);
     // The user stands with the trace only.
     assert_eq!(holding(&bench.notebook(), &["Ada Lovelace"]), Vec::<PathBuf>::new());
     let encrypted = |span: &&Value| !span["facts"]["body"]["subject"].is_null();
@@ -283,17 +296,11 @@ fn scores_find_their_traces_and_wait_for_those_that_are_not_there() {
     let report = pull(&bench, &server, &[]).ok().json();
     assert_eq!((&report["scores"], &report["joined"]), (&json!(6), &json!(3)), "{report}");
     assert_eq!((&report["passed_over"], &report["rejected"]), (&json!(1), &json!(1)));
-    let feedback = logged(&bench, "feedback.recorded");
-    let of = |target: &str, name: &str| {
-        let fits =
-            |event: &&Value| event["facts"]["target"] == target && event["facts"]["name"] == name;
-        feedback.iter().find(fits).unwrap()["facts"].clone()
-    };
-    assert_eq!(of("t1/o1", "quality")["value"], 0.5);
-    assert_eq!(of("t1", "quality")["value"], "good");
-    assert_eq!(of("t1/o1", "correction")["value"], correction);
+    assert_eq!(said_of(&bench, "t1/o1", "quality"), 0.5);
+    assert_eq!(said_of(&bench, "t1", "quality"), "good");
+    assert_eq!(said_of(&bench, "t1/o1", "correction"), correction);
     // It may be about anybody, and so may the page that it stands on.
-    assert!(of("t-later", "quality")["value"].is_null());
+    assert_eq!(said_of(&bench, "t-later", "quality"), "wombats came early");
     assert_eq!(holding(&bench.notebook(), &["wombats"]), Vec::<PathBuf>::new());
     let rejected = logged(&bench, "trace.rejected");
     assert_eq!(rejected[0]["facts"]["location"]["row"], 1, "{rejected:?}");
@@ -351,6 +358,32 @@ fn a_page_of_two_users_is_encrypted_and_goes_with_either() {
     assert!(bench.run(&["show", &seq, "--body"]).ok().out.contains("wombats"));
     bench.run(&["forget", "Ada Lovelace", "--yes"]).ok();
     assert_eq!(bench.run(&["show", &seq, "--body"]).fails(12)["kind"], "erased");
+}
+
+#[test]
+fn a_page_is_of_whom_another_page_named() {
+    let rows = vec![observation("t1", 1, "ada asks for wombats"), observation("t1", 2, "and who")];
+    let server = Server::start(State { observations: rows, ..State::default() });
+    // The newest row, which comes first, names the user of the trace; the other does not.
+    server.with(|state| state.observations[1]["userId"] = json!("Ada Lovelace"));
+    let bench = Bench::with_notebook();
+    let report = pull(&bench, &server, &["--limit", "1"]).ok().json();
+    assert_eq!(report["new"], 2, "{report}");
+    assert_eq!(holding(&bench.notebook(), &["wombats", "lovelace"]), Vec::<PathBuf>::new());
+    let pages = logged(&bench, "page.pulled");
+    assert_eq!(pages[0]["facts"]["subjects"], pages[1]["facts"]["subjects"]);
+    bench.run(&["forget", "Ada Lovelace", "--yes"]).ok();
+    for page in &pages {
+        let seq = page["seq"].to_string();
+        assert_eq!(bench.run(&["show", &seq, "--body"]).fails(12)["kind"], "erased");
+    }
+    // What was forgotten does not come back with a page that has news of others.
+    server.with(|state| state.observations.push(observation("t2", 3, "of nobody")));
+    pull(&bench, &server, &["--limit", "3"]).ok();
+    let kept = logged(&bench, "page.pulled").pop().unwrap();
+    assert_eq!((&kept["facts"]["rows"], &kept["facts"]["redacted"]), (&json!(3), &json!(true)));
+    let body = bench.run(&["show", &kept["seq"].to_string(), "--body"]).ok().out;
+    assert!(body.contains("of nobody") && !body.contains("wombats"), "{body}");
 }
 
 #[test]

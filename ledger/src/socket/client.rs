@@ -103,6 +103,24 @@ impl Client {
         )
     }
 
+    pub(crate) fn seqs_of(&self, ids: &[String]) -> Result<Vec<Option<u64>>, AppendError> {
+        let request = Request::Find { ids: ids.to_vec() };
+        self.with(
+            &request,
+            |own| own.seqs_of(ids),
+            |answer| match answer {
+                Answer::Found { seqs } if seqs.len() == ids.len() => Some(seqs),
+                _ => None,
+            },
+        )
+    }
+
+    pub(crate) fn ready(&self, bytes: u64) -> Result<(), AppendError> {
+        let own = |own: &Notebook| own.ready(bytes);
+        let done = |answer| matches!(answer, Answer::Done).then_some(());
+        self.with(&Request::Ready { bytes }, own, done)
+    }
+
     pub(crate) fn head(&self) -> Result<Head, AppendError> {
         let own = |own: &Notebook| own.acknowledged();
         self.with(&Request::Head, own, |answer| match answer {

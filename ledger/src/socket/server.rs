@@ -138,6 +138,14 @@ fn answer(writer: &Writer, request: Request) -> Answer {
             Ok(version) => Answer::Version { version },
             Err(error) => Answer::Refused(error.into()),
         },
+        Request::Find { ids } => match writer.find(&ids) {
+            Ok(seqs) => Answer::Found { seqs },
+            Err(error) => Answer::Refused(error.into()),
+        },
+        Request::Ready { bytes } => match writer.ready(bytes) {
+            Ok(()) => Answer::Done,
+            Err(error) => Answer::Refused(error.into()),
+        },
         Request::Head => {
             let head = writer.shared.head();
             Answer::Head { size: head.size, root: head.root }

@@ -69,6 +69,22 @@ fn deep_directories_have_sockets_too() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+#[test]
+fn events_are_found_by_their_ids_wherever_one_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let holder = create(dir.path());
+    let attached = attach(dir.path());
+    attached.append(&[], vec![event("s", "a", 1), event("s", "b", 2)]).unwrap();
+    let ids = ["b", "none", "a", "b"].map(str::to_owned);
+    for notebook in [&holder, &attached] {
+        assert_eq!(notebook.seqs_of(&ids).unwrap(), [Some(2), None, Some(1), Some(2)]);
+        notebook.ready(1).unwrap();
+        let refused = notebook.ready(u64::MAX).unwrap_err();
+        assert!(matches!(refused, AppendError::DiskLow { .. }), "{refused}");
+    }
+    holder.close().unwrap();
+}
+
 /// What is no message ends its connection and nothing else.
 #[test]
 fn rubbish_harms_nobody() {

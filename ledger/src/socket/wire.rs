@@ -9,7 +9,7 @@ use crate::id::Digest;
 use crate::notebook::{AppendError, Appended, Expected};
 
 /// Version of the messages.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Longest message: a large batch of large events.
 const MESSAGE_MAX: u32 = 256 * 1024 * 1024;
 /// Bytes that are made ready for a message before any of it has come.
@@ -21,6 +21,8 @@ pub(super) enum Request {
     Hello { version: u32 },
     Append { expected: Vec<At>, events: Vec<NewEvent> },
     Version { stream: String },
+    Find { ids: Vec<String> },
+    Ready { bytes: u64 },
     Head,
     Flush,
 }
@@ -31,6 +33,7 @@ pub(super) enum Answer {
     Hello { version: u32, process: u32 },
     Appended { events: Vec<Place> },
     Version { version: Option<u64> },
+    Found { seqs: Vec<Option<u64>> },
     Head { size: u64, root: Digest },
     Done,
     Refused(Refusal),

@@ -105,6 +105,17 @@ impl Index {
     /// When the directory cannot be made or written.
     pub fn open_or_rebuild(path: &Path) -> Result<Self, SearchError> {
         fs::create_dir_all(path).map_err(|source| io(path, source))?;
+        match Self::open(path)? {
+            Some(index) => Ok(index),
+            None => Self::empty(path, Fields::new()),
+        }
+    }
+
+    /// Opens the index in the directory `path`; none where there is none that can be used.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn open(path: &Path) -> Result<Option<Self>, SearchError> {
         let fields = Fields::new();
         let opened = tantivy::Index::open_in_dir(path).ok().filter(|index| {
             index.schema() == fields.schema
@@ -112,10 +123,7 @@ impl Index {
                     metas.segments.is_empty() || Mark::read(metas.payload.as_deref()).is_some()
                 })
         });
-        match opened {
-            Some(index) => Self::with(path, fields, index),
-            None => Self::empty(path, fields),
-        }
+        opened.map(|index| Self::with(path, fields, index)).transpose()
     }
 
     /// Removes what lies in the index's directory and starts anew, unless somebody writes it.

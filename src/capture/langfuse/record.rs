@@ -11,7 +11,7 @@ use super::Pull;
 use super::lists::{List, Page};
 use super::rows::{self, Score};
 use super::state::{Bounds, Place};
-use crate::capture::page_subject;
+use crate::capture::{bounded_name, page_subject};
 use crate::error::{AppError, Kind};
 use crate::lab;
 
@@ -84,7 +84,8 @@ impl Pull<'_> {
         for name in &taken.subjects {
             met.subjects.insert(self.pseudonym(name)?);
         }
-        let told = taken.spans.saturating_sub(taken.duplicates);
+        self.find_owners(page, &mut met)?;
+        let told = taken.spans.saturating_sub(taken.duplicates + taken.refused);
         met.news += told;
         let report = &mut self.report;
         report.observations += page.rows().len() as u64;
@@ -92,8 +93,26 @@ impl Pull<'_> {
         report.duplicates += taken.duplicates;
         report.revised += taken.revised;
         report.traces += taken.traces;
-        report.rejected += taken.rejected;
+        report.rejected += taken.rejected + taken.refused;
         Ok(met)
+    }
+
+    /// Finds whose the observations of a page are: another page may have named the user of their
+    /// trace. Of somebody who was forgotten, none is kept.
+    fn find_owners(&mut self, page: &Page, met: &mut Met) -> Result<(), AppError> {
+        self.owners.catch_up(&self.lab.notebook.reader())?;
+        let subjects = self.lab.notebook.blobs().subjects();
+        for (at, row) in page.rows().iter().enumerate() {
+            let Some(owner) = rows::trace_id(row).and_then(|trace| self.owners.of(trace)) else {
+                continue;
+            };
+            if subjects.key(&owner).map_err(BlobError::from)?.is_some() {
+                met.subjects.insert(owner.as_ref().to_owned());
+            } else {
+                met.erased.insert(at);
+            }
+        }
+        Ok(())
     }
 
     fn take_scores(&mut self, list: &List, page: &Page) -> Result<Met, AppError> {
@@ -133,7 +152,8 @@ impl Pull<'_> {
     }
 
     fn pseudonym(&self, name: &str) -> Result<String, AppError> {
-        let key = self.lab.notebook.blobs().subjects().key_of(name).map_err(BlobError::from)?;
+        let name = bounded_name(name.to_owned());
+        let key = self.lab.notebook.blobs().subjects().key_of(&name).map_err(BlobError::from)?;
         Ok(key.pseudonym().to_owned())
     }
 

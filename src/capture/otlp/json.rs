@@ -41,8 +41,7 @@ fn put(export: &mut Export, common: &Common, sent: &Map<String, Value>) -> Resul
         id(["parentSpanId", "parent_span_id"]),
     ];
     let [trace, own, parent] = &ids;
-    export.put(common, [trace, own, parent], span(sent)?);
-    Ok(())
+    export.put(common, [trace, own, parent], span(sent)?)
 }
 
 fn span(sent: &Map<String, Value>) -> Result<Span, OtlpError> {
@@ -89,7 +88,10 @@ fn value_of(sent: Option<&Value>) -> Value {
     };
     match (kind.as_str(), held) {
         ("intValue" | "int_value", Value::String(text)) => {
-            text.parse::<i64>().map_or_else(|_| held.clone(), Value::from)
+            text.parse::<i64>().map_or_else(|_| held.clone(), super::whole)
+        }
+        ("intValue" | "int_value", Value::Number(number)) => {
+            number.as_i64().map_or_else(|| held.clone(), super::whole)
         }
         ("arrayValue" | "array_value", Value::Object(inner)) => {
             let values = inner.get("values").and_then(Value::as_array);

@@ -1,5 +1,8 @@
 //! Counting the parts of a body before anything is made of it.
 
+use datasets::span::Span;
+use serde_json::Value;
+
 use super::{DEPTH_MAX, OtlpError, PARTS_MAX};
 
 /// A message whose parts count.
@@ -8,6 +11,7 @@ enum Message {
     Export,
     ResourceSpans,
     Resource,
+    EntityRef,
     ScopeSpans,
     Scope,
     Span,
@@ -27,6 +31,7 @@ impl Message {
             (Self::Export, 1) => Self::ResourceSpans,
             (Self::ResourceSpans, 1) => Self::Resource,
             (Self::ResourceSpans, 2) => Self::ScopeSpans,
+            (Self::Resource, 3) => Self::EntityRef,
             (Self::Resource, 1)
             | (Self::Scope, 3)
             | (Self::Span, 9)
@@ -146,4 +151,32 @@ pub(super) fn check_json(body: &[u8]) -> Result<(), OtlpError> {
         }
     }
     Ok(())
+}
+
+/// Checks how many values stand in JSON within the texts of spans, which is opened when they are
+/// read.
+pub(super) fn check_texts<'a>(spans: impl Iterator<Item = &'a Span>) -> Result<(), OtlpError> {
+    let mut parts = 0;
+    for span in spans {
+        let own = span.attributes.values().chain(span.resource.values());
+        let of_events = span.events.iter().flat_map(|event| event.attributes.values());
+        for value in own.chain(of_events) {
+            parts += parts_of_texts(value);
+            if parts > PARTS_MAX {
+                return Err(too_many());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parts_of_texts(value: &Value) -> usize {
+    match value {
+        Value::String(text) if text.trim_start().starts_with(['{', '[', '"']) => {
+            text.bytes().filter(|byte| matches!(byte, b',' | b'{' | b'[')).count()
+        }
+        Value::Array(items) => items.iter().map(parts_of_texts).sum(),
+        Value::Object(members) => members.values().map(parts_of_texts).sum(),
+        _ => 0,
+    }
 }

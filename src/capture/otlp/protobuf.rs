@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use prost::Message as _;
 use serde_json::{Map, Number, Value};
 
-use super::{Common, Export, OtlpError, blank, micros};
+use super::{Common, Export, OtlpError, blank, micros, whole};
 
 /// Reads a body whose parts were counted.
 pub(super) fn read(body: &[u8]) -> Result<Export, OtlpError> {
@@ -28,7 +28,7 @@ pub(super) fn read(body: &[u8]) -> Result<Export, OtlpError> {
                 let ids =
                     [sent.trace_id.clone(), sent.span_id.clone(), sent.parent_span_id.clone()];
                 let [trace, own, parent] = &ids;
-                export.put(&common, [trace, own, parent], span(sent));
+                export.put(&common, [trace, own, parent], span(sent))?;
             }
         }
     }
@@ -63,7 +63,7 @@ fn value_of(sent: Option<AnyValue>) -> Value {
         None | Some(Held::StringValueStrindex(_)) => Value::Null,
         Some(Held::StringValue(text)) => Value::String(text),
         Some(Held::BoolValue(value)) => Value::Bool(value),
-        Some(Held::IntValue(value)) => Value::from(value),
+        Some(Held::IntValue(value)) => whole(value),
         // JSON has no infinity, and nothing else that is no number.
         Some(Held::DoubleValue(value)) => {
             Number::from_f64(value).map_or_else(|| Value::from(value.to_string()), Value::Number)

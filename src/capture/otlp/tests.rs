@@ -118,7 +118,7 @@ fn both_encodings_say_the_same() {
     assert_eq!((span.start_us, span.end_us), (1_700_000_000_123_456, Some(1_700_000_001_000_000)));
     assert_eq!((span.is_error, span.status_message.as_str()), (true, "broke"));
     assert_eq!(span.attributes["list"], json!(["a", null]));
-    assert_eq!(span.attributes["map"], json!({ "deep": i64::MAX }));
+    assert_eq!(span.attributes["map"], json!({ "deep": i64::MAX.to_string() }));
     assert_eq!(span.scope, "lib 1.2");
     assert_eq!(span.events[0].at_us, 1_700_000_000_500_000);
 }
@@ -158,6 +158,31 @@ fn absurd_counts_cost_nothing() {
     let body = format!("{{\"resourceSpans\":[{{\"scopeSpans\":[{{\"spans\":[{spans}{{}}]}}]}}]}}");
     let refused = read(body.as_bytes(), Encoding::Json).unwrap_err();
     assert!(matches!(refused, OtlpError::TooLarge { what: "parts", .. }), "{refused}");
+}
+
+#[test]
+fn what_stands_within_texts_and_for_all_spans_is_counted_too() {
+    let list = format!("[{}0]", "0,".repeat(PARTS_MAX));
+    let many = Sent { attributes: vec![pair("gen_ai.prompt", text(&list))], ..sent() };
+    let refused = read(&request(vec![many]), Encoding::Protobuf).unwrap_err();
+    assert!(matches!(refused, OtlpError::TooLarge { what: "parts", .. }), "{refused}");
+    let note = "x".repeat(1 << 20);
+    let resource = Resource { attributes: vec![pair("note", text(&note))], ..Resource::default() };
+    let spans = vec![sent(); COMMON_BYTES_MAX / note.len() + 1];
+    let of_resource = ResourceSpans {
+        resource: Some(resource),
+        scope_spans: vec![ScopeSpans { spans, ..ScopeSpans::default() }],
+        ..ResourceSpans::default()
+    };
+    let body = ExportTraceServiceRequest { resource_spans: vec![of_resource] }.encode_to_vec();
+    let refused = read(&body, Encoding::Protobuf).unwrap_err();
+    assert!(refused.to_string().contains("resources"), "{refused}");
+    // A resource's entities, of two bytes each.
+    let entity = field(3, &[0x1a, 0x00].repeat(PARTS_MAX + 1));
+    let refused = read(&field(1, &field(1, &entity)), Encoding::Protobuf).unwrap_err();
+    assert!(matches!(refused, OtlpError::TooLarge { what: "parts", .. }), "{refused}");
+    let refused = read(&request(vec![sent(); SPANS_MAX + 1]), Encoding::Protobuf).unwrap_err();
+    assert!(matches!(refused, OtlpError::TooLarge { what: "spans", .. }), "{refused}");
 }
 
 #[test]

@@ -191,11 +191,14 @@ impl Drawing {
     }
 
     fn turn(&mut self, turn: &Turn, below: &str) {
-        let sign = if turn.role == "tool" { "←" } else { turn.role.as_str() };
-        let colon = if turn.role == "tool" { "" } else { ":" };
+        let sign = if turn.role == "tool" {
+            "←".to_owned()
+        } else {
+            format!("{}:", plain(&turn.role, 20))
+        };
         if !turn.content.trim().is_empty() {
             let text = self.shown(&turn.content);
-            self.line(&format!("{below}{sign}{colon} {text}"));
+            self.line(&format!("{below}{sign} {text}"));
         }
         self.calls(&turn.tool_calls, below);
     }

@@ -72,7 +72,7 @@ impl Counts {
 }
 
 impl Recorder {
-    /// Starts the thread. It tells `newest` whose calls it knows.
+    /// Starts the thread. It tells `newest` whose calls it knows, and the record what `gap` counts.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -80,12 +80,12 @@ impl Recorder {
         notebook: Notebook,
         actor: &str,
         newest: Arc<Mutex<Newest>>,
+        gap: Arc<Gap>,
     ) -> std::io::Result<Self> {
         let (send, receive) = channel();
         let counts = Arc::new(Counts::default());
         let began = chrono::Utc::now().timestamp_micros();
         let (actor, rules) = (actor.to_owned(), Rules::default());
-        let gap = Gap::open(notebook.dir(), GATEWAY);
         let hand = Hand { notebook, actor, began, rules, newest, gap };
         let told = Arc::clone(&counts);
         let thread = std::thread::Builder::new().name("ledger-gateway".to_owned());
@@ -159,7 +159,7 @@ fn record_all(hand: &Hand, receive: &Receiver<Call>, counts: &Counts) {
             for (place, call) in (number..).zip(&calls) {
                 if let Err(failure) = hand.record(std::slice::from_ref(call), place, &mut ids) {
                     counts.lost.fetch_add(1, Ordering::Relaxed);
-                    if !hand.gap.lose(1, &failure.to_string()) {
+                    if !hand.gap.lose(GATEWAY, 1, &failure.to_string()) {
                         continue;
                     }
                     // Nobody has to read it: a closed standard error is no reason to stop.
@@ -208,7 +208,7 @@ struct Hand {
     began: i64,
     rules: Rules,
     newest: Arc<Mutex<Newest>>,
-    gap: Gap,
+    gap: Arc<Gap>,
 }
 
 /// What one call adds to the record.
@@ -227,7 +227,8 @@ impl Hand {
     fn tell_lost(&self, counts: &Counts) {
         let untold = counts.untold.swap(0, Ordering::Relaxed);
         if untold > 0 {
-            self.gap.lose(untold, "more calls than could be recorded: they were answered only");
+            let why = "more calls than could be recorded: they were answered only";
+            self.gap.lose(GATEWAY, untold, why);
         }
         // Where it takes none, it is asked again.
         let _ = self.gap.settle(&self.lab());
@@ -242,6 +243,8 @@ impl Hand {
                 catch_unwind(AssertUnwindSafe(|| self.make(call, number, (&mut *ids, &mut all))));
             made.unwrap_or_else(|_| Err(AppError::said(Kind::Internal, "reading it panicked")))?;
         }
+        // Bodies that no event would name are not stored.
+        self.notebook.ready(all.bodies.iter().map(|body| body.len() as u64).sum())?;
         self.notebook.blobs().put_many(&all.bodies)?;
         self.notebook.append(&[], all.events)?;
         Ok(())
