@@ -1,6 +1,6 @@
 //! What of a subject went into what was built: to be named when the subject is forgotten.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 
@@ -84,9 +84,18 @@ fn beside(view: &View, held: &Holdings) -> Result<BTreeSet<String>, AppError> {
     for event in view.events()? {
         found.take(&event?, held)?;
     }
-    let mut names = found.pages.clone();
-    let is_about = |target: &&String| found.is_about(target);
-    names.extend(found.early.iter().filter(is_about).map(|target| pending_subject(target)));
+    let mut about: BTreeSet<String> = held.subjects.iter().cloned().collect();
+    let mut names = BTreeSet::new();
+    for target in found.early.iter().filter(|target| found.is_about(target)) {
+        let name = pending_subject(target);
+        about.extend(subjects.pseudonyms(&name).map_err(BlobError::from)?);
+        names.insert(name);
+    }
+    for (page, subjects) in found.pages {
+        if subjects.iter().any(|subject| about.contains(subject)) {
+            names.insert(page);
+        }
+    }
     // A key that is gone needs no forgetting.
     let has_key = |name: &String| -> Result<bool, AppError> {
         for pseudonym in subjects.pseudonyms(name).map_err(BlobError::from)? {
@@ -114,7 +123,8 @@ struct Beside {
     sources: BTreeSet<String>,
     /// Targets of feedback under keys of its own.
     early: BTreeSet<String>,
-    pages: BTreeSet<String>,
+    /// Pages under keys of their own, with the subjects that they are about.
+    pages: BTreeMap<String, Vec<String>>,
 }
 
 impl Beside {
@@ -146,9 +156,8 @@ impl Beside {
             }
             PagePulled::KIND => {
                 let facts: PagePulled = event.facts()?;
-                let is_about = facts.subjects.iter().any(|one| held.subjects.contains(one));
-                if is_about && !is_own(&facts.body) {
-                    self.pages.insert(page_subject(&facts.source, &event.id));
+                if facts.body.subject.is_some() && !is_own(&facts.body) {
+                    self.pages.insert(page_subject(&facts.source, &event.id), facts.subjects);
                 }
             }
             _ => {}

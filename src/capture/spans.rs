@@ -103,6 +103,14 @@ impl SpanIntake {
         Self::default()
     }
 
+    /// Reads what the record says of subjects, so that the first spans need not wait for it.
+    ///
+    /// # Errors
+    /// When the record cannot be read.
+    pub fn prepare(&mut self, lab: &Lab<'_>) -> Result<(), AppError> {
+        self.owners.catch_up(&lab.notebook.reader())
+    }
+
     /// Records spans of a source. What was recorded before an error stays.
     ///
     /// # Errors

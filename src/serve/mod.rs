@@ -137,6 +137,8 @@ pub async fn start(
         token,
         hurry,
     });
+    let receiver = Arc::clone(&shared.receiver);
+    tokio::task::spawn_blocking(move || receiver.prepare());
     let (stop, stopped) = oneshot::channel::<()>();
     let stopped = async {
         // A dropped handle means stop as well.

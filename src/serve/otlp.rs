@@ -68,12 +68,23 @@ impl Receiver {
         (self.spans.load(Ordering::Relaxed), self.rejected.load(Ordering::Relaxed))
     }
 
+    /// Reads the record through, so that the first export need not wait for it.
+    pub(super) fn prepare(&self) {
+        let mut intake = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where that fails, the first export says why.
+        let _ = intake.prepare(&self.lab());
+    }
+
+    fn lab(&self) -> Lab<'_> {
+        Lab { notebook: &self.notebook, actor: &self.actor, talk: Talk { quiet: true } }
+    }
+
     /// Unpacks, reads and records an export.
     fn take(&self, body: &[u8], encoding: Encoding, is_packed: bool) -> Result<Done, Failure> {
         let unpacked = if is_packed { Some(otlp::unpacked(body)?) } else { None };
         let export = otlp::read(unpacked.as_deref().unwrap_or(body), encoding)?;
         drop(unpacked);
-        let lab = Lab { notebook: &self.notebook, actor: &self.actor, talk: Talk { quiet: true } };
+        let lab = self.lab();
         let mut intake = self.intake.lock().unwrap_or_else(PoisonError::into_inner);
         let Export { sources, mut rejected, mut reason, .. } = export;
         let taken = intake.take_all(&lab, sources)?;
