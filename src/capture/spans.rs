@@ -75,8 +75,6 @@ struct Coming {
 /// What a span adds to the record.
 struct Made {
     facts: SpanCaptured,
-    /// Digest of the span in plain.
-    content: Digest,
     bodies: Vec<Vec<u8>>,
     trace: Trace,
     measured: serde_json::Value,
@@ -180,10 +178,14 @@ impl SpanIntake {
     }
 
     fn record(&self, lab: &Lab<'_>, batch: &[Coming], taken: &mut Taken) -> Result<(), AppError> {
-        let ids: Vec<String> = batch.iter().map(|one| id_of("span", &one.span)).collect();
+        // Few spans were revised before: those that were are told by the second of each pair.
+        let ids = |one: &Coming| {
+            [0, 1].map(|number| id_of("span", number, &one.span.trace_id, &one.span.span_id))
+        };
+        let ids: Vec<String> = batch.iter().flat_map(ids).collect();
         let known = lab.notebook.seqs_of(&ids)?;
         let mut fresh = Vec::new();
-        for (one, known) in batch.iter().zip(known) {
+        for (one, known) in batch.iter().zip(known.chunks(2)) {
             let key = match self.whose(lab, one)? {
                 Whose::Nobody => None,
                 Whose::Subject(key) => Some(key),
@@ -193,15 +195,16 @@ impl SpanIntake {
                 }
             };
             match known {
-                Some(_) => self.known_before(lab, (one, key), taken)?,
-                None => fresh.push((one, self.make(one, key)?)),
+                [Some(seq), None] => self.known_before(lab, (one, key), (0, *seq), taken)?,
+                [Some(_), _] => self.known_before(lab, (one, key), newest_of(lab, one)?, taken)?,
+                _ => fresh.push((one, self.make(one, key)?)),
             }
         }
         let mut bodies = Vec::new();
         let mut events = Vec::with_capacity(2 * fresh.len());
         for (_, made) in &mut fresh {
             bodies.append(&mut made.bodies);
-            events.extend(made.events(lab, "")?);
+            events.extend(made.events(lab, 0)?);
         }
         store(lab, &bodies)?;
         drop(bodies);
@@ -233,16 +236,21 @@ impl SpanIntake {
         made: &Made,
         taken: &mut Taken,
     ) -> Result<(), AppError> {
-        match lab.notebook.append(&[], made.events(lab, "")?) {
+        match lab.notebook.append(&[], made.events(lab, 0)?) {
             Ok(appended) => {
                 made.count(matches!(appended.first(), Some(Appended::New(_))), taken);
                 Ok(())
             }
-            Err(AppendError::IdReused { .. }) => match self.whose(lab, coming)? {
-                Whose::Nobody => self.known_before(lab, (coming, None), taken),
-                Whose::Subject(key) => self.known_before(lab, (coming, Some(key)), taken),
-                Whose::Forgotten => Ok(()),
-            },
+            Err(AppendError::IdReused { .. }) => {
+                let newest = newest_of(lab, coming)?;
+                match self.whose(lab, coming)? {
+                    Whose::Nobody => self.known_before(lab, (coming, None), newest, taken),
+                    Whose::Subject(key) => {
+                        self.known_before(lab, (coming, Some(key)), newest, taken)
+                    }
+                    Whose::Forgotten => Ok(()),
+                }
+            }
             Err(error) if is_of_one(&error) => {
                 taken.refused += 1;
                 Ok(())
@@ -251,30 +259,30 @@ impl SpanIntake {
         }
     }
 
-    /// Takes a span that the record has: nothing where it is the same, else a revision. Revisions
-    /// of a span are numbered, so that whoever sends one again finds it.
+    /// Takes a span that the record has: nothing where it is the same as the newest revision, else
+    /// another one. Revisions of a span are numbered, so that whoever sends one again finds it.
     fn known_before(
         &self,
         lab: &Lab<'_>,
         (coming, key): (&Coming, Option<SubjectKey>),
+        (number, seq): (u64, u64),
         taken: &mut Taken,
     ) -> Result<(), AppError> {
         let reader = lab.notebook.reader();
-        let (number, seq) = newest_of(lab, &id_of("span", &coming.span))?;
         let event = reader.get(seq)?.filter(|event| event.kind == SpanCaptured::KIND);
         let Some(event) = event else {
             taken.duplicates += 1;
             return Ok(());
         };
         let earlier: SpanCaptured = event.facts()?;
-        let mut made = self.make(coming, key)?;
-        if is_same(lab, &earlier, &made)? {
+        if is_same(lab, &earlier, coming.span.digest())? {
             taken.duplicates += 1;
             return Ok(());
         }
+        let mut made = self.make(coming, key)?;
         made.facts.revises = Some(seq);
         store(lab, &made.bodies)?;
-        let mut events = made.events(lab, &format!("#{}", number + 1))?;
+        let mut events = made.events(lab, number + 1)?;
         if let Trace::Episode(trace) = &made.trace
             && let Some(revises) = trace_before(lab, &coming.span, number)?
             && let Some(last) = events.last_mut()
@@ -330,7 +338,7 @@ impl SpanIntake {
             "usage": mapped.usage,
             "model": model,
         });
-        Ok(Made { facts, content, bodies, trace, measured })
+        Ok(Made { facts, bodies, trace, measured })
     }
 
     fn trace(
@@ -394,14 +402,18 @@ fn is_of_one(error: &AppendError) -> bool {
     )
 }
 
-fn id_of(what: &str, span: &Span) -> String {
-    format!("{what}/{}", span.external_id())
+/// Names an event of a span, in one of its revisions.
+fn id_of(what: &str, number: u64, trace_id: &str, span_id: &str) -> String {
+    match number {
+        0 => format!("{what}/{trace_id}/{span_id}"),
+        _ => format!("{what}#{number}/{trace_id}/{span_id}"),
+    }
 }
 
 /// Finds the newest revision of a span: its number, and its event.
-fn newest_of(lab: &Lab<'_>, id: &str) -> Result<(u64, u64), AppError> {
+fn newest_of(lab: &Lab<'_>, coming: &Coming) -> Result<(u64, u64), AppError> {
     let seq_of = |number: u64| -> Result<Option<u64>, AppError> {
-        let id = if number == 0 { id.to_owned() } else { format!("{id}#{number}") };
+        let id = id_of("span", number, &coming.span.trace_id, &coming.span.span_id);
         Ok(lab.notebook.seqs_of(&[id])?.pop().flatten())
     };
     // Numbers have no holes, so the last one is found by halves.
@@ -415,7 +427,7 @@ fn newest_of(lab: &Lab<'_>, id: &str) -> Result<(u64, u64), AppError> {
             has += step;
         }
     }
-    let lost = || AppError::said(Kind::Damaged, format!("event {id} cannot be found"));
+    let lost = || AppError::said(Kind::Damaged, "a span that came before cannot be found");
     Ok((has, seq_of(has)?.ok_or_else(lost)?))
 }
 
@@ -424,18 +436,16 @@ fn trace_before(lab: &Lab<'_>, span: &Span, number: u64) -> Result<Option<u64>, 
     let ids: Vec<String> = (0..=number)
         .rev()
         .take(REVISIONS_MAX)
-        .map(|number| if number == 0 { String::new() } else { format!("#{number}") })
-        .map(|behind| format!("{}{behind}", id_of("trace", span)))
+        .map(|number| id_of("trace", number, &span.trace_id, &span.span_id))
         .collect();
     Ok(lab.notebook.seqs_of(&ids)?.into_iter().flatten().next())
 }
 
 impl Made {
     /// Makes the events of a span: its own, and that of its trace behind it.
-    fn events(&self, lab: &Lab<'_>, behind: &str) -> Result<Vec<NewEvent>, AppError> {
-        let SpanCaptured { source, trace_id, span_id, .. } = &self.facts;
-        let stream = format!("trace/{source}");
-        let id = |what: &str| format!("{what}/{trace_id}/{span_id}{behind}");
+    fn events(&self, lab: &Lab<'_>, number: u64) -> Result<Vec<NewEvent>, AppError> {
+        let stream = format!("trace/{}", self.facts.source);
+        let id = |what: &str| id_of(what, number, &self.facts.trace_id, &self.facts.span_id);
         let place = || Place::default().measured(self.measured.clone());
         let mut events = vec![lab.event(&stream, &id("span"), &self.facts, place())?];
         match &self.trace {
@@ -459,14 +469,14 @@ impl Made {
 
 /// Says whether an earlier event has the same span, though perhaps read by another mapper, or
 /// recorded before anybody knew whose it is.
-fn is_same(lab: &Lab<'_>, earlier: &SpanCaptured, made: &Made) -> Result<bool, AppError> {
+fn is_same(lab: &Lab<'_>, earlier: &SpanCaptured, content: Digest) -> Result<bool, AppError> {
     let Some(pseudonym) = &earlier.body.subject else {
-        return Ok(earlier.content == made.content);
+        return Ok(earlier.content == content);
     };
     let subjects = lab.notebook.blobs().subjects();
     let key = subjects.key(pseudonym).map_err(BlobError::from)?;
     // What was erased does not come back by being sent again.
-    Ok(key.is_none_or(|key| earlier.content == commitment(Some(&key), made.content)))
+    Ok(key.is_none_or(|key| earlier.content == commitment(Some(&key), content)))
 }
 
 fn commitment(key: Option<&SubjectKey>, content: Digest) -> Digest {

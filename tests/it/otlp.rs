@@ -143,11 +143,24 @@ fn spans_become_one_tree_and_once_only() {
     assert_eq!(after, before, "what was sent again added something");
 
     // The same span with other content revises.
-    let mut other = chat;
+    let mut other = chat.clone();
     other["name"] = json!("chat m-1 again");
     assert_eq!(post(&address, "/v1/traces", JSON, &export(&[other.clone()])).0, 200);
-    assert_eq!(post(&address, "/v1/traces", JSON, &export(&[other])).0, 200);
+    assert_eq!(post(&address, "/v1/traces", JSON, &export(&[other.clone()])).0, 200);
     assert_eq!(logged(&bench, "span.captured").len(), 4);
+    // What it was first is news again, and so is what it was then.
+    for _ in 0..2 {
+        assert_eq!(post(&address, "/v1/traces", JSON, &export(std::slice::from_ref(&chat))).0, 200);
+    }
+    assert_eq!(logged(&bench, "span.captured").len(), 5);
+    assert_eq!(post(&address, "/v1/traces", JSON, &export(&[other.clone()])).0, 200);
+    assert_eq!(logged(&bench, "span.captured").len(), 6);
+    assert_eq!(logged(&bench, "trace.revised").len(), 3);
+    // Twice in one request, with other content each time.
+    let mut third = other.clone();
+    third["name"] = json!("chat m-1 a third time");
+    assert_eq!(post(&address, "/v1/traces", JSON, &export(&[third, other])).0, 200);
+    assert_eq!(logged(&bench, "span.captured").len(), 8);
     assert_eq!(running.stop(), 0);
 
     let trace = &logged(&bench, "trace.ingested")[0]["facts"];
@@ -217,9 +230,16 @@ fn spans_of_a_subject_are_encrypted_and_can_be_forgotten() {
     let [mut root, chat, tool] = agent(9, "and the quagga?");
     let user = json!({ "key": "langfuse.user.id", "value": { "stringValue": "ann@zoo" } });
     root["attributes"].as_array_mut().unwrap().push(user);
-    assert_eq!(post(&address, "/v1/traces", JSON, &export(&[root, chat, tool])).0, 200);
+    assert_eq!(post(&address, "/v1/traces", JSON, &export(&[root, chat, tool.clone()])).0, 200);
     assert_eq!(running.stop(), 0);
-    let words = ["okapi", "quagga", "fjord"];
+    // Another server knows whose the trace is.
+    let (running, address) = server(&bench, &[]);
+    let mut late = tool;
+    late["spanId"] = json!("00000000000000ff");
+    late["attributes"][2]["value"]["stringValue"] = json!("thylacine");
+    assert_eq!(post(&address, "/v1/traces", JSON, &export(std::slice::from_ref(&late))).0, 200);
+    assert_eq!(running.stop(), 0);
+    let words = ["okapi", "quagga", "fjord", "thylacine"];
     assert_eq!(holding(&bench.notebook().join("blobs"), &words), Vec::<std::path::PathBuf>::new());
     assert_eq!(
         holding(&bench.notebook().join("journal"), &words),
@@ -233,6 +253,17 @@ fn spans_of_a_subject_are_encrypted_and_can_be_forgotten() {
     assert!(!found("quagga").contains("before its trace"));
     let keys = holding(&bench.notebook().join("keys"), &["feedback on"]);
     assert_eq!(keys, Vec::<std::path::PathBuf>::new());
+    // What was forgotten does not come back by being sent again.
+    let (running, address) = server(&bench, &[]);
+    let count = || bench.run(&["status"]).ok().json()["events"].as_u64().unwrap();
+    let before = count();
+    let [root, chat, tool] = agent(9, "and the quagga?");
+    assert_eq!(post(&address, "/v1/traces", JSON, &export(&[root, chat, tool, late])).0, 200);
+    assert_eq!(count(), before);
+    assert_eq!(running.stop(), 0);
+    let all = ["blobs", "journal", "store", "index", "keys"];
+    let left = all.iter().flat_map(|part| holding(&bench.notebook().join(part), &words));
+    assert_eq!(left.collect::<Vec<_>>(), Vec::<std::path::PathBuf>::new());
     bench.run(&["verify"]).ok();
 }
 
