@@ -218,13 +218,17 @@ fn turn_of(message: &Value) -> Result<Turn, String> {
     Ok(turn)
 }
 
-/// Says whether a message brings nothing but results of tools, as Anthropic writes them.
-fn is_of_results(message: &Map<String, Value>) -> bool {
-    let parts = message.get("content").and_then(Value::as_array);
+/// Says whether a message brings nothing but results of tools, as Anthropic, Gemini and
+/// OpenTelemetry write them.
+pub(super) fn is_of_results(message: &Map<String, Value>) -> bool {
+    let parts = ["content", "parts"].iter().find_map(|&key| message.get(key)?.as_array());
     parts.is_some_and(|parts| {
         let kinds = |part: &Value| {
             let kind = part.get("type").and_then(Value::as_str);
-            matches!(kind, Some("tool_result" | "tool-result"))
+            let has = |key: &str| part.get(key).is_some_and(Value::is_object);
+            matches!(kind, Some("tool_result" | "tool-result" | "tool_call_response"))
+                || has("function_response")
+                || has("functionResponse")
         };
         !parts.is_empty() && parts.iter().all(kinds)
     })

@@ -6,6 +6,8 @@
 //! A generation that contains another generation is the wrapper of its framework around the same
 //! request, and is passed over.
 
+mod input;
+
 use std::collections::BTreeSet;
 use std::io::BufRead;
 
@@ -13,6 +15,7 @@ use ledger::Digest;
 use ledger::catalogue::Location;
 use serde_json::{Map, Value};
 
+use self::input::Input;
 use super::chat::{answer_of, open, tools_of, turns_of};
 use super::gzip::{Opened, opened};
 use super::lines::{Ids, object_of, subject_of_row};
@@ -216,7 +219,8 @@ pub(super) fn episode(
 ) -> Result<Episode, String> {
     let id = text(observation, "id").ok_or("the observation has no id")?;
     let part = |key: &str| open(observation.get(key).unwrap_or(&Value::Null));
-    let turns = turns_of(&part("input")).map_err(|reason| format!("input: {reason}"))?;
+    let Input { conversation, tools: in_input } = input::apart(part("input"));
+    let turns = turns_of(&conversation).map_err(|reason| format!("input: {reason}"))?;
     let is_error =
         text(observation, "level").is_some_and(|level| level.eq_ignore_ascii_case("error"));
     let answer = match answer_of(&part("output")) {
@@ -226,6 +230,9 @@ pub(super) fn episode(
     };
     let mut episode = start(id);
     episode.tools = tools(observation);
+    if episode.tools.is_empty() {
+        episode.tools = in_input;
+    }
     episode.query = query_of(last_user(&turns));
     episode.turns = turns;
     let model = text(observation, "model").or_else(|| text(observation, "providedModelName"));

@@ -235,4 +235,6 @@ fn count_of(value: Option<&Value>) -> Option<u64> {
 #[cfg(test)]
 mod exports_tests;
 #[cfg(test)]
+mod mastra_tests;
+#[cfg(test)]
 mod tests;

@@ -70,13 +70,16 @@ impl fmt::Display for Role {
     }
 }
 
+/// Attribute by which Mastra tells what a span is.
+const MASTRA: &str = "mastra.span.type";
+
 /// Reads what a span is from the value of an attribute, in small letters.
 type ReadRole = fn(&str) -> Option<Role>;
 
 /// Attributes that say what a span is, with the convention that they are of. An earlier one wins.
 const TOLD_BY: [(&str, &str, ReadRole); 7] = [
     ("langfuse.observation.type", langfuse::FORM, of_langfuse),
-    ("mastra.span.type", "genai", of_mastra),
+    (MASTRA, "genai", of_mastra),
     ("ai.operationId", "vercel", of_vercel),
     ("gen_ai.operation.name", "genai", of_genai),
     ("openinference.span.kind", "openinference", of_openinference),
@@ -89,10 +92,10 @@ pub(super) fn of(span: &Span) -> (Role, &'static str) {
     let text = |key: &str| span.attributes.get(key).and_then(Value::as_str);
     let told = TOLD_BY.iter().find_map(|&(key, form, read)| {
         let kind = text(key)?.trim().to_ascii_lowercase();
-        Some((read(&kind)?, form))
+        Some((key, read(&kind)?, form))
     });
-    if let Some((role, form)) = told {
-        let is_mastra = text("mastra.span.type").is_some();
+    if let Some((key, role, form)) = told {
+        let is_mastra = key == MASTRA;
         return match role {
             Role::Span if is_mastra && mastra::is_step(span) => (Role::Generation, form),
             Role::Generation if is_mastra && mastra::is_around_steps(span) => (Role::Chain, form),
