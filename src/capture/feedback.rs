@@ -73,7 +73,20 @@ impl FeedbackIntake {
     /// # Errors
     /// When its subject was forgotten, or the record refuses it.
     pub fn take(&mut self, lab: &Lab<'_>, feedback: &FeedbackRecorded) -> Result<Judged, AppError> {
-        self.take_about(lab, feedback, Whose::Unknown)
+        self.take_as(lab, feedback, "")
+    }
+
+    /// Records feedback that has an id where it comes from: said alike by two, it is said twice.
+    ///
+    /// # Errors
+    /// When its subject was forgotten, or the record refuses it.
+    pub fn take_as(
+        &mut self,
+        lab: &Lab<'_>,
+        feedback: &FeedbackRecorded,
+        id: &str,
+    ) -> Result<Judged, AppError> {
+        self.record(lab, feedback, id, Whose::Unknown)
     }
 
     /// Records feedback on a call that may be known before its trace is.
@@ -86,11 +99,21 @@ impl FeedbackIntake {
         feedback: &FeedbackRecorded,
         whose: Whose,
     ) -> Result<Judged, AppError> {
+        self.record(lab, feedback, "", whose)
+    }
+
+    fn record(
+        &mut self,
+        lab: &Lab<'_>,
+        feedback: &FeedbackRecorded,
+        own_id: &str,
+        whose: Whose,
+    ) -> Result<Judged, AppError> {
         let mut open = FeedbackRecorded { body: None, ..feedback.clone() };
         let rules = Rules::default();
         rules.redact_json(&mut open.value);
         open.comment = open.comment.map(|comment| rules.redact_text(&comment));
-        let id = self.id(lab, &open)?;
+        let id = self.id(lab, &open, own_id)?;
         let (key, is_joined) = self.key(lab, &open.target, whose)?;
         let feedback = match key {
             None => open,
@@ -112,9 +135,9 @@ impl FeedbackIntake {
     }
 
     /// Names a piece of feedback by what it says, in whatever form it is stored.
-    fn id(&self, lab: &Lab<'_>, said: &FeedbackRecorded) -> Result<String, AppError> {
+    fn id(&self, lab: &Lab<'_>, said: &FeedbackRecorded, own_id: &str) -> Result<String, AppError> {
         let words = serde_json::to_vec(&(&said.value, &said.comment))?;
-        let parts = [said.target.as_bytes(), said.name.as_bytes(), &words];
+        let parts = [own_id.as_bytes(), said.target.as_bytes(), said.name.as_bytes(), &words];
         let subjects = lab.notebook.blobs().subjects();
         let digest = subjects.commit_unowned("feedback", &parts).map_err(BlobError::from)?;
         Ok(format!("feedback/{digest}"))

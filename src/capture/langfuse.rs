@@ -13,6 +13,7 @@ mod rows;
 mod state;
 mod wait;
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ use super::targets::Owners;
 use super::{FeedbackIntake, SpanIntake};
 use crate::error::{AppError, Kind};
 use crate::lab::Lab;
+
+/// Most pages without rows, one after another.
+const EMPTY_MAX: u32 = 20;
 
 /// What is to be pulled, and how.
 pub struct Asked {
@@ -164,8 +168,8 @@ impl Pull<'_> {
             match self.round(is_first) {
                 Ok(Ended::Stopped) => return Ok(()),
                 Ok(_) => {}
-                // Whoever follows waits until the server is back.
-                Err(error) if !is_first && error.kind() == Kind::Unavailable => {
+                // Whoever follows waits until the server is back, or what stands before it.
+                Err(error) if self.is_followed(is_first) && is_of_server(&error) => {
                     self.lab.talk.say(format!("{error}; trying again in the next round"));
                 }
                 Err(error) => return Err(error),
@@ -178,8 +182,15 @@ impl Pull<'_> {
         }
     }
 
+    /// Says whether a failure ends the round only: somebody follows, and the server has answered.
+    fn is_followed(&self, is_first: bool) -> bool {
+        self.asked.every.is_some() && (!is_first || self.report.pages > 0)
+    }
+
     /// Observations come before scores, so that most scores find what they are about.
     fn round(&mut self, is_first: bool) -> Result<Ended, AppError> {
+        // What a trace says of itself may have changed since.
+        self.contexts = Contexts::default();
         let lists = OBSERVATIONS.iter().enumerate().skip(self.first.0);
         for (at, list) in lists {
             match self.list(list, is_first)? {
@@ -241,6 +252,7 @@ impl Pull<'_> {
         let left = self.known.reached(list).open.get(bounds);
         let mut at = left.map(|left| list.place(&left.at, left.rows, rows));
         let mut is_left = at.is_some();
+        let (mut places, mut empty) = (BTreeSet::new(), 0);
         loop {
             let query = list.query(bounds, rows, at.as_deref());
             let bytes = match self.client.get(list.route, &query)? {
@@ -253,13 +265,22 @@ impl Pull<'_> {
                     (at, is_left) = (None, false);
                     continue;
                 }
-                Reply::Missing if at.is_none() => return Ok(Ended::Missing),
+                // A server that had it once has it still: something stands before it.
+                Reply::Missing if at.is_none() && self.known.reached(list).last.is_none() => {
+                    return Ok(Ended::Missing);
+                }
                 Reply::Missing => return Err(refused(format!("{}: not found", list.route))),
                 Reply::Refused(said) => return Err(refused(said)),
             };
             is_left = false;
             let page = Page::read(list, bytes, at.as_deref())?;
             let next = page.next.clone();
+            empty = if page.rows().is_empty() { empty + 1 } else { 0 };
+            let is_new =
+                next.as_ref().is_none_or(|next| places.insert(Digest::of(next.as_bytes())));
+            if !is_new || empty > EMPTY_MAX {
+                return Err(circle(list));
+            }
             if !self.page(list, (bounds, query, rows), page)? {
                 return Ok(Ended::Stopped);
             }
@@ -269,6 +290,17 @@ impl Pull<'_> {
             }
         }
     }
+}
+
+/// Says whether a failure is the server's, so that it may pass.
+fn is_of_server(error: &AppError) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Input)
+}
+
+fn circle(list: &List) -> AppError {
+    let what = format!("{}: the pages lead in a circle, or hold nothing", list.route);
+    let hint = "what came was recorded; is there a Langfuse server at the address?";
+    AppError::hinted(Kind::Unavailable, what, hint)
 }
 
 fn refused(what: String) -> AppError {

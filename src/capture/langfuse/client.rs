@@ -155,7 +155,7 @@ impl Client {
                 let what = format!("{}{route}: {why}, {tries} times", self.origin);
                 return Err(AppError::hinted(Kind::Unavailable, what, GO_ON));
             }
-            let wait = named.unwrap_or_else(|| backoff(self.retry_delay, tries));
+            let wait = named.unwrap_or_default().max(backoff(self.retry_delay, tries));
             let seconds = wait.as_secs_f64();
             self.talk.say(format!("{route}: {why}; trying again in {seconds:.1} seconds"));
             if !self.rest(wait) {
@@ -208,7 +208,10 @@ impl Client {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                 Tried::Again(status.to_string(), retry_after)
             }
-            status if status.is_server_error() => Tried::Again(status.to_string(), None),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
+                Tried::Again(status.to_string(), retry_after)
+            }
+            status if status.is_server_error() => Tried::Again(status.to_string(), retry_after),
             status if status.is_redirection() => Tried::Failed(AppError::hinted(
                 Kind::Unavailable,
                 format!("{}{route}: {status}: it lies elsewhere", self.origin),

@@ -158,6 +158,9 @@ impl Page {
         let document: Value = serde_json::from_slice(&bytes).map_err(|_| odd("is not JSON"))?;
         let rows = document.get("data").and_then(Value::as_array);
         let rows = rows.ok_or_else(|| odd("has no array \"data\""))?;
+        if rows.len() as u64 > list.rows_max {
+            return Err(odd("has more rows than were asked for"));
+        }
         let meta = |key: &str| document.get("meta")?.get(key);
         let next = match list.paging {
             Paging::Cursor => {

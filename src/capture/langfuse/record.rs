@@ -11,9 +11,12 @@ use super::Pull;
 use super::lists::{List, Page};
 use super::rows::{self, Score};
 use super::state::{Bounds, Place};
-use crate::capture::{bounded_name, page_subject};
+use crate::capture::{Judged, bounded_name, page_subject};
 use crate::error::{AppError, Kind};
 use crate::lab;
+
+/// How much clocks of other machines may be ahead, in microseconds.
+const CLOCKS_DIFFER_US: i64 = 60_000_000;
 
 /// What a page told.
 #[derive(Default)]
@@ -26,6 +29,15 @@ struct Met {
     subjects: BTreeSet<String>,
     /// Rows that must not be kept.
     erased: BTreeSet<usize>,
+}
+
+impl Met {
+    /// Notes the time of a row. One that lies in the future is that of a wrong clock, and would
+    /// have later rounds begin behind all others.
+    fn saw(&mut self, time_us: Option<i64>) {
+        let now = chrono::Utc::now().timestamp_micros() + CLOCKS_DIFFER_US;
+        self.newest_us = self.newest_us.max(time_us.filter(|time| *time <= now));
+    }
 }
 
 /// What a page was asked with: bounds, parameters, rows.
@@ -68,7 +80,7 @@ impl Pull<'_> {
             let trace = self.contexts.of(row);
             let reason = match rows::span(row, trace) {
                 Ok(span) => {
-                    met.newest_us = met.newest_us.max(Some(span.start_us));
+                    met.saw(Some(span.start_us));
                     spans.push(span);
                     continue;
                 }
@@ -86,7 +98,7 @@ impl Pull<'_> {
         }
         self.find_owners(page, &mut met)?;
         let told = taken.spans.saturating_sub(taken.duplicates + taken.refused);
-        met.news += told;
+        met.news += told + taken.refused;
         let report = &mut self.report;
         report.observations += page.rows().len() as u64;
         report.new += told.saturating_sub(taken.revised);
@@ -119,30 +131,37 @@ impl Pull<'_> {
         let mut met = Met::default();
         let before = self.lab.notebook.reader().head()?.size;
         for (at, row) in page.rows().iter().enumerate() {
-            met.newest_us = met.newest_us.max(rows::micros(row.get("timestamp")));
+            met.saw(rows::micros(row.get("timestamp")));
             self.report.scores += 1;
             if let Some(user) = rows::user(row).map(str::to_owned) {
                 met.subjects.insert(self.pseudonym(&user)?);
             }
             match rows::score(row) {
                 Ok(Score::Elsewhere) => self.report.passed_over += 1,
-                Ok(Score::Said(said)) => match self.feedback.take(self.lab, &said) {
-                    Ok(judged) => {
-                        self.report.joined += u64::from(judged.is_joined);
-                        met.news += u64::from(judged.seq >= before);
-                        met.subjects.extend(self.owner(judged.seq)?);
+                Ok(Score::Said(said)) => {
+                    match self.say(&said, row) {
+                        Ok(judged) => {
+                            self.report.joined += u64::from(judged.is_joined);
+                            met.news += u64::from(judged.seq >= before);
+                            met.subjects.extend(self.owner(judged.seq)?);
+                        }
+                        // What is said of somebody who was forgotten does not come back with a page.
+                        Err(error) if error.kind() == Kind::Erased => {
+                            self.report.passed_over += 1;
+                            met.erased.insert(at);
+                        }
+                        Err(error) => return Err(error),
                     }
-                    // What is said of somebody who was forgotten does not come back with a page.
-                    Err(error) if error.kind() == Kind::Erased => {
-                        self.report.passed_over += 1;
-                        met.erased.insert(at);
-                    }
-                    Err(error) => return Err(error),
-                },
+                }
                 Err(reason) => met.news += u64::from(self.reject(list, at, row, reason)?),
             }
         }
         Ok(met)
+    }
+
+    /// Records a score. Two annotators may say the same: the score's id tells them apart.
+    fn say(&mut self, said: &FeedbackRecorded, row: &Value) -> Result<Judged, AppError> {
+        self.feedback.take_as(self.lab, said, rows::id(row))
     }
 
     /// Returns whose recorded feedback is.

@@ -13,8 +13,8 @@ use crate::build::CORRECTION;
 
 /// Library that is named as what told a span.
 const SCOPE: &str = "langfuse-pull";
-/// Longest id, in bytes: ids stand in events.
-const ID_BYTES_MAX: usize = 1024;
+/// Longest id, in bytes: two of them stand in the name of an event, which has 512 at most.
+const ID_BYTES_MAX: usize = 240;
 /// Longest feedback, in bytes: an event holds 65,535 in all.
 const FEEDBACK_BYTES_MAX: usize = 48 * 1024;
 
@@ -60,7 +60,14 @@ const OF_TRACE: [(&str, &str); 5] = [
 pub(super) fn span(row: &Value, trace: Option<&Value>) -> Result<Span, &'static str> {
     let row = row.as_object().ok_or("the row is no object")?;
     let id = |key: &str| text(row, key).filter(|id| id.len() <= ID_BYTES_MAX);
+    let is_long = |key: &str| text(row, key).is_some_and(|id| id.len() > ID_BYTES_MAX);
+    if is_long("id") || is_long("traceId") {
+        return Err("an id of the observation is longer than 240 bytes");
+    }
     let span_id = id("id").ok_or("the observation has no id")?;
+    if span_id.contains('/') {
+        return Err("the observation's id holds a slash, which parts it from that of its trace");
+    }
     let trace_id = id("traceId").ok_or("the observation has no traceId")?;
     let start_us = micros(row.get("startTime")).ok_or("the observation has no startTime")?;
     let mut attributes = Map::new();
@@ -103,6 +110,11 @@ fn told<'a>(field: &str, value: Option<&'a Value>) -> Option<&'a Value> {
         Value::Bool(_) | Value::Number(_) => true,
     };
     value.filter(says)
+}
+
+/// Returns the id of a row; empty where it has none.
+pub(super) fn id(row: &Value) -> &str {
+    row.get("id").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Returns the trace that a row belongs to.
