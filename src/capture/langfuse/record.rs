@@ -138,21 +138,19 @@ impl Pull<'_> {
             }
             match rows::score(row) {
                 Ok(Score::Elsewhere) => self.report.passed_over += 1,
-                Ok(Score::Said(said)) => {
-                    match self.say(&said, row) {
-                        Ok(judged) => {
-                            self.report.joined += u64::from(judged.is_joined);
-                            met.news += u64::from(judged.seq >= before);
-                            met.subjects.extend(self.owner(judged.seq)?);
-                        }
-                        // What is said of somebody who was forgotten does not come back with a page.
-                        Err(error) if error.kind() == Kind::Erased => {
-                            self.report.passed_over += 1;
-                            met.erased.insert(at);
-                        }
-                        Err(error) => return Err(error),
+                Ok(Score::Said(said)) => match self.say(&said, row) {
+                    Ok(judged) => {
+                        self.report.joined += u64::from(judged.is_joined);
+                        met.news += u64::from(judged.seq >= before);
+                        met.subjects.extend(self.owner(judged.seq)?);
                     }
-                }
+                    // What is said of somebody who was forgotten does not come back with a page.
+                    Err(error) if error.kind() == Kind::Erased => {
+                        self.report.passed_over += 1;
+                        met.erased.insert(at);
+                    }
+                    Err(error) => return Err(error),
+                },
                 Err(reason) => met.news += u64::from(self.reject(list, at, row, reason)?),
             }
         }
