@@ -7,6 +7,9 @@ use super::hermes::tool_of;
 use crate::episode::{Call, Tool, Turn};
 use crate::literal;
 
+/// Members of a request that hold its conversation, the first of them before the others.
+pub(super) const LISTS: [&str; 4] = ["messages", "prompt", "contents", "input"];
+
 /// Opens JSON that stands inside a string, at most twice; other values stay as they are.
 pub(super) fn open(value: &Value) -> Value {
     let mut value = value.clone();
@@ -34,8 +37,7 @@ pub(super) fn turns_of(input: &Value) -> Result<Vec<Turn>, String> {
             let system = object.get("system").and_then(Value::as_str);
             let mut turns: Vec<Turn> =
                 system.map(|text| Turn::text("system", text)).into_iter().collect();
-            let list =
-                ["messages", "prompt", "contents", "input"].iter().find_map(|&key| object.get(key));
+            let list = LISTS.iter().find_map(|&key| object.get(key));
             match list {
                 Some(list) => turns.extend(turns_of(&open(list))?),
                 None => turns.push(turn_of(input)?),
@@ -43,6 +45,24 @@ pub(super) fn turns_of(input: &Value) -> Result<Vec<Turn>, String> {
             Ok(turns)
         }
         _ => Err("the input is neither text nor messages".to_owned()),
+    }
+}
+
+/// Finds what a model is told in a request of Gemini's API, as text or parts: it stands in the
+/// request or in its `config`.
+pub(super) fn gemini_system(request: &Value) -> Option<Value> {
+    let config = request.get("config").map(open).unwrap_or_default();
+    let keys = ["system_instruction", "systemInstruction"];
+    let told = [request, &config].into_iter().find_map(|place| {
+        keys.iter().find_map(|&key| place.get(key).filter(|told| !told.is_null()))
+    })?;
+    match told {
+        Value::String(text) if text.is_empty() => None,
+        Value::Object(content) => {
+            let part = || Value::Array(vec![told.clone()]);
+            Some(content.get("parts").cloned().unwrap_or_else(part))
+        }
+        told => Some(told.clone()),
     }
 }
 
@@ -236,7 +256,7 @@ pub(super) fn is_of_results(message: &Map<String, Value>) -> bool {
 
 /// Says whether a message has parts that are no text, however deep in the results that it brings,
 /// so that its text alone is another message.
-fn holds_media(message: &Value) -> bool {
+pub(super) fn holds_media(message: &Value) -> bool {
     let held = ["content", "parts", "output", "result"].iter().filter_map(|&key| message.get(key));
     held.flat_map(|held| match held {
         Value::Array(parts) => parts.as_slice(),

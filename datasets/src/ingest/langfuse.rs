@@ -269,3 +269,6 @@ fn tools(observation: &Value) -> Vec<Tool> {
     ];
     places.into_iter().flatten().map(tools_of).find(|tools| !tools.is_empty()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

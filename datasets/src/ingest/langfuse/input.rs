@@ -1,8 +1,8 @@
 //! What stands in the input of a generation beside its conversation, or in a form of its own.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::super::chat::{is_of_results, open, tools_of};
+use super::super::chat::{LISTS, gemini_system, holds_media, is_of_results, open, tools_of};
 use crate::episode::Tool;
 
 /// The input of a generation, taken apart.
@@ -15,52 +15,75 @@ pub(super) struct Input {
 
 /// Takes an input apart.
 pub(super) fn apart(input: Value) -> Input {
-    let (messages, tools) = match gemini(&input) {
-        Some(found) => found,
-        None => (input, Value::Null),
-    };
-    let Value::Array(messages) = messages else {
-        return Input { conversation: messages, tools: tools_of(&tools) };
-    };
-    let (schemas, messages): (Vec<Value>, Vec<Value>) =
-        messages.into_iter().partition(|message| schema_in(message).is_some());
-    let schemas: Vec<Value> = schemas.iter().filter_map(schema_in).collect();
-    let tools = if schemas.is_empty() { tools_of(&tools) } else { tools_of(&schemas.into()) };
-    let conversation = messages.into_iter().flat_map(results_apart).collect();
+    let (mut conversation, tools) = gemini(&input).unwrap_or((input, Value::Null));
+    let mut tools = tools_of(&tools);
+    if let Some(messages) = messages_in(&mut conversation) {
+        let (schemas, rest): (Vec<Value>, Vec<Value>) =
+            std::mem::take(messages).into_iter().partition(|message| schema_in(message).is_some());
+        if !schemas.is_empty() {
+            tools = tools_of(&schemas.iter().filter_map(schema_in).collect());
+        }
+        *messages = rest.into_iter().flat_map(results_apart).collect();
+    }
     Input { conversation, tools }
+}
+
+/// Finds the messages of an input: it is a list of them, or a request that has one.
+fn messages_in(input: &mut Value) -> Option<&mut Vec<Value>> {
+    let list = match input {
+        Value::Object(request) => {
+            let key = LISTS.into_iter().find(|&key| request.contains_key(key))?;
+            let list = request.get_mut(key)?;
+            *list = open(list);
+            list
+        }
+        list => list,
+    };
+    list.as_array_mut()
 }
 
 /// Reads a request of Gemini's API: what it is told stands beside what was said.
 fn gemini(input: &Value) -> Option<(Value, Value)> {
-    let (config, contents) = (input.get("config")?, open(input.get("contents")?));
-    let contents = match contents {
+    let system = gemini_system(input);
+    let config = input.get("config").map(open).unwrap_or_default();
+    if (system.is_none() && !config.is_object()) || input.get("messages").is_some() {
+        return None;
+    }
+    let user = |text: Value| json!({ "role": "user", "content": text });
+    let contents = match open(input.get("contents")?) {
         Value::Array(contents) => contents,
-        text @ Value::String(_) => vec![json!({ "role": "user", "content": text })],
+        text @ Value::String(_) => vec![user(text)],
+        content @ Value::Object(_) => vec![content],
         _ => return None,
     };
-    let told = config.get("system_instruction").or_else(|| config.get("systemInstruction"));
-    let system = told.filter(|told| !told.is_null()).map(|told| match told {
-        Value::Object(told) => json!({ "role": "system", "parts": told.get("parts") }),
-        text => json!({ "role": "system", "content": text }),
-    });
+    let system = system.map(|told| json!({ "role": "system", "content": told }));
     let of_tool = |tool: &Value| {
         let names = ["function_declarations", "functionDeclarations"];
         names.iter().find_map(|&name| tool.get(name)?.as_array().cloned())
     };
-    let tools = config.get("tools").and_then(Value::as_array).into_iter().flatten();
-    let tools: Vec<Value> = tools.filter_map(of_tool).flatten().collect();
+    let tools = config.get("tools").or_else(|| input.get("tools")).and_then(Value::as_array);
+    let tools: Vec<Value> = tools.into_iter().flatten().filter_map(of_tool).flatten().collect();
+    let contents = contents.into_iter().map(|content| match content {
+        text @ Value::String(_) => user(text),
+        content => content,
+    });
     Some((system.into_iter().chain(contents).collect(), tools.into()))
 }
 
-/// Returns the schema of a tool that stands as a message, as LangChain's tracer writes it.
+/// Returns the schema of a tool that stands as a message, as LangChain's tracer writes it: in the
+/// form of the provider. What a tool brought says which call it answers.
 fn schema_in(message: &Value) -> Option<Value> {
-    if message.get("role")?.as_str()? != "tool" {
+    let is_of_tool = message.get("role")?.as_str()? == "tool";
+    if !is_of_tool || message.get("tool_call_id").is_some_and(|id| !id.is_null()) {
         return None;
     }
-    let schema = open(message.get("content")?);
-    let function = schema.get("function").filter(|function| function.get("name").is_some());
-    let is_schema = schema.get("type").and_then(Value::as_str) == Some("function");
-    (is_schema && function.is_some()).then_some(schema)
+    let content = message.get("content")?;
+    let schema = open(content);
+    let is_named = |tool: &Value| tool.get("name").is_some_and(Value::is_string);
+    let is_of_openai = schema.get("type").and_then(Value::as_str) == Some("function")
+        && schema.get("function").is_some_and(is_named);
+    let is_of_anthropic = is_named(content) && content.get("input_schema").is_some();
+    (is_of_openai || is_of_anthropic).then_some(schema)
 }
 
 /// Makes a message of each result where a message brings nothing but results of tools.
@@ -72,13 +95,33 @@ fn results_apart(message: Value) -> Vec<Value> {
     parts.into_iter().flatten().map(result_of).collect()
 }
 
+/// Makes a message of a result. Whatever it is, it is what the tool brought: no list in it is read
+/// as parts unless all of them are text.
 fn result_of(part: &Value) -> Value {
     let keys = ["function_response", "functionResponse"];
-    let of_gemini = keys.iter().find_map(|&key| part.get(key)?.get("response"));
+    let inner = keys.iter().find_map(|&key| part.get(key).filter(|inner| inner.is_object()));
+    let inner = inner.unwrap_or(part);
     let keys = ["content", "result", "output", "response"];
-    let result = of_gemini.or_else(|| keys.iter().find_map(|&key| part.get(key)));
-    let mut message = Map::new();
-    message.insert("role".to_owned(), "tool".into());
-    message.insert("content".to_owned(), result.cloned().unwrap_or_default());
-    Value::Object(message)
+    let brought = keys.iter().find_map(|&key| inner.get(key).filter(|value| !value.is_null()));
+    let brought = brought.cloned().unwrap_or_default();
+    let whole = json!({ "role": "tool", "content": brought, "output": inner });
+    // Refused where the turns are read.
+    if holds_media(&whole) {
+        return whole;
+    }
+    let texts = || brought.as_array()?.iter().map(text_in).collect::<Option<Vec<&str>>>();
+    let text = match (&brought, texts()) {
+        (Value::Null, _) => String::new(),
+        (Value::String(text), _) => text.clone(),
+        (_, Some(texts)) if !texts.is_empty() => texts.join("\n"),
+        (other, _) => other.to_string(),
+    };
+    json!({ "role": "tool", "content": text })
+}
+
+/// Returns the text of a part that has nothing else.
+fn text_in(part: &Value) -> Option<&str> {
+    let is_text = part.get("type").and_then(Value::as_str) == Some("text");
+    let is_alone = part.as_object().is_some_and(|part| part.len() == 1);
+    part.get("text").filter(|_| is_text || is_alone)?.as_str()
 }

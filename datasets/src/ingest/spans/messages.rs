@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::super::chat::{answer_of, call_of, open, turns_of};
+use super::super::chat::{LISTS, answer_of, call_of, gemini_system, open, turns_of};
 use super::is_told;
 use crate::episode::{Call, Turn};
 
@@ -137,8 +137,7 @@ fn instructions(system: &Value, messages: &mut Vec<Value>) -> Result<(), String>
 /// Reads a conversation: text, messages, or the body of a request that holds them.
 fn conversation(input: &Value, messages: &mut Vec<Value>) -> Result<(), String> {
     let opened = open(input);
-    let keys = ["messages", "prompt", "contents", "input"];
-    let list = keys.iter().find_map(|&key| opened.get(key));
+    let list = LISTS.iter().find_map(|&key| opened.get(key));
     let is_message = ["role", "content", "parts"].iter().any(|&key| opened.get(key).is_some());
     match &opened {
         Value::Null => Err("nothing is told of what was asked".to_owned()),
@@ -152,6 +151,9 @@ fn conversation(input: &Value, messages: &mut Vec<Value>) -> Result<(), String> 
                     Some(system) => instructions(system, messages)?,
                     None => continue,
                 }
+            }
+            if let Some(told) = gemini_system(&opened) {
+                add(json!({ "role": "system", "content": told }), messages)?;
             }
             each(&open(list.unwrap_or(&Value::Null)), messages)
         }

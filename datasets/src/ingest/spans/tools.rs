@@ -33,8 +33,12 @@ pub(super) fn of(attributes: &Map<String, Value>, input: &Value) -> Vec<Tool> {
         .unwrap_or_default()
 }
 
+/// Finds a member, also in the `config` that requests to Gemini's API have.
 fn member(value: &Value, keys: &[&str]) -> Option<Value> {
-    keys.iter().filter_map(|&key| value.get(key)).find(|value| is_told(value)).cloned()
+    let config = value.get("config").map(open).unwrap_or_default();
+    let places = [value, &config].into_iter();
+    let mut told = places.flat_map(|place| keys.iter().filter_map(|&key| place.get(key)));
+    told.find(|value| is_told(value)).cloned()
 }
 
 /// Reads a list of tools, or of their names only; none where it names none.

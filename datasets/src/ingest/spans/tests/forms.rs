@@ -310,3 +310,19 @@ fn a_form_that_tells_half_gives_way_to_one_that_tells_all() {
     assert_eq!(episode(&failed).flags, ["outcome.failure"]);
     assert_eq!((episode(&failed).answer, episode(&failed).gold), (None, Gold::None));
 }
+
+#[test]
+fn what_gemini_is_told_and_offered_in_a_whole_request_is_read() {
+    let request = json!({
+        "model": "m", "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }],
+        "config": {
+            "system_instruction": { "parts": [{ "text": "Be brief." }] },
+            "tools": [{ "function_declarations": [{ "name": "f" }] }],
+        },
+    });
+    let read = episode(&span(json!({
+        "openinference.span.kind": "LLM", "input.value": request.to_string(), "output.value": "yo",
+    })));
+    assert_eq!(read.turns, [Turn::text("system", "Be brief."), Turn::text("user", "hi")]);
+    assert_eq!(read.tool_names(), ["f"]);
+}
