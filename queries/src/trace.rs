@@ -301,7 +301,7 @@ mod tests {
             parent_id: parent.map(name),
             role: "span".to_owned(),
             form: "none".to_owned(),
-            mapper: "spans/1".to_owned(),
+            mapper: "spans/2".to_owned(),
             content: digest,
             body,
             rules: Vec::new(),

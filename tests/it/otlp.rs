@@ -166,7 +166,7 @@ fn spans_become_one_tree_and_once_only() {
     let trace = &logged(&bench, "trace.ingested")[0]["facts"];
     assert_eq!(trace["source"], "otlp/shop");
     assert_eq!(trace["external_id"], json!(format!("{:032x}/{:016x}", 7, 2)));
-    assert_eq!(trace["mapper"], "spans/1");
+    assert_eq!(trace["mapper"], "spans/2");
     assert!(trace["aliases"].as_array().unwrap().contains(&json!(format!("{:032x}", 7))));
     let hits = bench.run(&["search", "capybara tool:weather"]).ok();
     assert!(hits.out.contains("capybara"), "{}", hits.out);

@@ -1,9 +1,10 @@
 //! Messages as frameworks write them into traces: OpenAI, Vercel AI SDK, Anthropic, Gemini,
 //! LangChain and OpenTelemetry shapes, as values or as JSON inside a string.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::hermes::tool_of;
+use super::{printed, results};
 use crate::episode::{Call, Tool, Turn};
 use crate::literal;
 
@@ -32,20 +33,30 @@ pub(super) fn turns_of(input: &Value) -> Result<Vec<Turn>, String> {
         Value::Null => Err("no input".to_owned()),
         Value::String(text) => Ok(vec![Turn::text("user", text.clone())]),
         // What a model thought before is not shown to it again.
-        Value::Array(items) => items.iter().filter(|item| !is_thought(item)).map(turn_of).collect(),
+        Value::Array(items) => {
+            let messages = items.iter().filter(|item| !is_thought(item));
+            messages.flat_map(results::apart).map(|message| turn_of(&message)).collect()
+        }
         Value::Object(object) => {
-            let system = object.get("system").and_then(Value::as_str);
-            let mut turns: Vec<Turn> =
-                system.map(|text| Turn::text("system", text)).into_iter().collect();
+            let mut turns = system_of(object)?;
             let list = LISTS.iter().find_map(|&key| object.get(key));
             match list {
                 Some(list) => turns.extend(turns_of(&open(list))?),
-                None => turns.push(turn_of(input)?),
+                None => turns.extend(turns_of(&Value::Array(vec![input.clone()]))?),
             }
             Ok(turns)
         }
         _ => Err("the input is neither text nor messages".to_owned()),
     }
+}
+
+/// Reads what a model is told beside its conversation, as text or parts.
+fn system_of(request: &Map<String, Value>) -> Result<Vec<Turn>, String> {
+    let told = ["system", "instructions"].iter().find_map(|&key| request.get(key));
+    let told = told.filter(|told| told.is_string() || told.is_array());
+    let message = |told| json!({ "role": "system", "content": told });
+    let turn = told.map(|told| turn_of(&message(told))).transpose()?;
+    Ok(turn.into_iter().filter(|turn| !turn.content.is_empty()).collect())
 }
 
 /// Finds what a model is told in a request of Gemini's API, as text or parts: it stands in the
@@ -181,6 +192,9 @@ fn own_turn_of(message: &Value) -> Result<Turn, String> {
 
 /// Reads one message.
 fn turn_of(message: &Value) -> Result<Turn, String> {
+    if let Some(printed) = message.as_str().and_then(printed::message) {
+        return turn_of(&printed?);
+    }
     let object = message.as_object().ok_or("a message is no object")?;
     let kind = object.get("type").and_then(Value::as_str).unwrap_or_default();
     if kind == "function_call" {
@@ -224,9 +238,6 @@ fn turn_of(message: &Value) -> Result<Turn, String> {
     {
         turn.content.clone_from(refusal);
     }
-    if turn.role == "user" && is_of_results(object) {
-        "tool".clone_into(&mut turn.role);
-    }
     let more = object.get("additional_kwargs").and_then(|more| more.get("tool_calls"));
     let calls = object.get("tool_calls").or_else(|| object.get("toolCalls")).or(more);
     for call in calls.and_then(Value::as_array).into_iter().flatten() {
@@ -236,22 +247,6 @@ fn turn_of(message: &Value) -> Result<Turn, String> {
         turn.tool_calls.push(call_of(call).ok_or("a call without name or arguments")?);
     }
     Ok(turn)
-}
-
-/// Says whether a message brings nothing but results of tools, as Anthropic, Gemini and
-/// OpenTelemetry write them.
-pub(super) fn is_of_results(message: &Map<String, Value>) -> bool {
-    let parts = ["content", "parts"].iter().find_map(|&key| message.get(key)?.as_array());
-    parts.is_some_and(|parts| {
-        let kinds = |part: &Value| {
-            let kind = part.get("type").and_then(Value::as_str);
-            let has = |key: &str| part.get(key).is_some_and(Value::is_object);
-            matches!(kind, Some("tool_result" | "tool-result" | "tool_call_response"))
-                || has("function_response")
-                || has("functionResponse")
-        };
-        !parts.is_empty() && parts.iter().all(kinds)
-    })
 }
 
 /// Says whether a message has parts that are no text, however deep in the results that it brings,
@@ -277,7 +272,17 @@ fn is_media(part: &Value) -> bool {
         || (is_alone && names.into_iter().any(|name| part.get(name).is_some_and(Value::is_object)))
 }
 
+/// Says whether a part is what the model thought before it answered.
+fn is_thinking(part: &Value) -> bool {
+    let kind = part.get("type").and_then(Value::as_str);
+    matches!(kind, Some("thinking" | "redacted_thinking" | "reasoning"))
+        || part.get("thought").and_then(Value::as_bool) == Some(true)
+}
+
 fn add_part(turn: &mut Turn, part: &Value) -> Result<(), String> {
+    if is_thinking(part) {
+        return Ok(());
+    }
     if let Some(call) = call_of(part) {
         turn.tool_calls.push(call);
         return Ok(());

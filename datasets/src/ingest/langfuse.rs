@@ -22,8 +22,8 @@ use super::lines::{Ids, object_of, subject_of_row};
 use super::make::{finish, last_user, redact, start, subject_of};
 use super::records::{Record, Records};
 use super::values::has_long_number;
-use super::{Format, IngestError, Reading, Row, SourceInfo};
-use crate::episode::{Answer, Episode, Gold, Tool};
+use super::{Format, IngestError, Reading, Row, SourceInfo, spans};
+use crate::episode::{Answer, Episode, Gold, Tool, Turn};
 use crate::template::query_of;
 
 /// Longest export that is read into memory. A file may hold any number of them.
@@ -219,8 +219,7 @@ pub(super) fn episode(
 ) -> Result<Episode, String> {
     let id = text(observation, "id").ok_or("the observation has no id")?;
     let part = |key: &str| open(observation.get(key).unwrap_or(&Value::Null));
-    let Input { conversation, tools: in_input } = input::apart(part("input"));
-    let turns = turns_of(&conversation).map_err(|reason| format!("input: {reason}"))?;
+    let (turns, in_input) = asked(part("input")).map_err(|reason| format!("input: {reason}"))?;
     let is_error =
         text(observation, "level").is_some_and(|level| level.eq_ignore_ascii_case("error"));
     let answer = match answer_of(&part("output")) {
@@ -255,10 +254,16 @@ pub(super) fn episode(
     Ok(episode)
 }
 
+/// Reads what was asked: its turns, and the tools that stand in it.
+pub(super) fn asked(input: Value) -> Result<(Vec<Turn>, Vec<Tool>), String> {
+    let Input { conversation, tools } = input::apart(input);
+    Ok((turns_of(&conversation)?, tools))
+}
+
 /// Finds the tools on offer: Langfuse has no one field for them.
 fn tools(observation: &Value) -> Vec<Tool> {
     let metadata = open(observation.get("metadata").unwrap_or(&Value::Null));
-    let attributes = metadata.get("attributes").cloned().unwrap_or(Value::Null);
+    let attributes = metadata.get("attributes").map(open).unwrap_or_default();
     let input = open(observation.get("input").unwrap_or(&Value::Null));
     let places = [
         observation.get("toolDefinitions"),
@@ -267,7 +272,10 @@ fn tools(observation: &Value) -> Vec<Tool> {
         attributes.get("ai.prompt.tools"),
         attributes.get("gen_ai.tool.definitions"),
     ];
-    places.into_iter().flatten().map(tools_of).find(|tools| !tools.is_empty()).unwrap_or_default()
+    let told = places.into_iter().flatten().map(tools_of).find(|tools| !tools.is_empty());
+    // The attributes are those of the span that the observation was made from.
+    let of_span = || attributes.as_object().map(|attributes| spans::tools_of(attributes));
+    told.or_else(of_span).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::chat::open;
 use super::make::{finish, redact, start, subject_of};
 use super::values::has_long_number;
 use super::{Format, SourceInfo};
-use crate::episode::{Episode, Source};
+use crate::episode::{Episode, Source, Tool};
 use crate::redact::Rules;
 use crate::span::{SESSION_KEYS, SUBJECT_KEYS, Span};
 
@@ -30,7 +30,7 @@ mod vercel;
 pub use role::Role;
 
 /// Name and version of the mapper, as it stands on events. Any change of what it reads raises it.
-pub const MAPPER: &str = "spans/1";
+pub const MAPPER: &str = "spans/2";
 
 /// Attributes with the id of an answer, by which feedback may name it.
 const RESPONSE_IDS: [&str; 3] = ["gen_ai.response.id", "ai.response.id", "llm.response.id"];
@@ -144,6 +144,11 @@ fn begin(span: &Span, source: &SourceInfo, mapped: &Mapped, form: &str) -> Episo
     let episode = start(source, location, Format::LangfuseExport, id);
     let source = Source { format, ..episode.source };
     Episode { subject: mapped.subject.clone(), source, ..episode }
+}
+
+/// Finds the tools on offer in the attributes of a span.
+pub(super) fn tools_of(attributes: &Map<String, Value>) -> Vec<Tool> {
+    tools::of(attributes, &Value::Null)
 }
 
 /// Says whether a whole number in the span may have lost digits.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::super::chat::{LISTS, gemini_system, holds_media, is_of_results, open, tools_of};
+use super::super::chat::{LISTS, gemini_system, open, tools_of};
 use crate::episode::Tool;
 
 /// The input of a generation, taken apart.
@@ -23,7 +23,7 @@ pub(super) fn apart(input: Value) -> Input {
         if !schemas.is_empty() {
             tools = tools_of(&schemas.iter().filter_map(schema_in).collect());
         }
-        *messages = rest.into_iter().flat_map(results_apart).collect();
+        *messages = rest;
     }
     Input { conversation, tools }
 }
@@ -84,44 +84,4 @@ fn schema_in(message: &Value) -> Option<Value> {
         && schema.get("function").is_some_and(is_named);
     let is_of_anthropic = is_named(content) && content.get("input_schema").is_some();
     (is_of_openai || is_of_anthropic).then_some(schema)
-}
-
-/// Makes a message of each result where a message brings nothing but results of tools.
-fn results_apart(message: Value) -> Vec<Value> {
-    let Some(object) = message.as_object().filter(|object| is_of_results(object)) else {
-        return vec![message];
-    };
-    let parts = ["content", "parts"].iter().find_map(|&key| object.get(key)?.as_array());
-    parts.into_iter().flatten().map(result_of).collect()
-}
-
-/// Makes a message of a result. Whatever it is, it is what the tool brought: no list in it is read
-/// as parts unless all of them are text.
-fn result_of(part: &Value) -> Value {
-    let keys = ["function_response", "functionResponse"];
-    let inner = keys.iter().find_map(|&key| part.get(key).filter(|inner| inner.is_object()));
-    let inner = inner.unwrap_or(part);
-    let keys = ["content", "result", "output", "response"];
-    let brought = keys.iter().find_map(|&key| inner.get(key).filter(|value| !value.is_null()));
-    let brought = brought.cloned().unwrap_or_default();
-    let whole = json!({ "role": "tool", "content": brought, "output": inner });
-    // Refused where the turns are read.
-    if holds_media(&whole) {
-        return whole;
-    }
-    let texts = || brought.as_array()?.iter().map(text_in).collect::<Option<Vec<&str>>>();
-    let text = match (&brought, texts()) {
-        (Value::Null, _) => String::new(),
-        (Value::String(text), _) => text.clone(),
-        (_, Some(texts)) if !texts.is_empty() => texts.join("\n"),
-        (other, _) => other.to_string(),
-    };
-    json!({ "role": "tool", "content": text })
-}
-
-/// Returns the text of a part that has nothing else.
-fn text_in(part: &Value) -> Option<&str> {
-    let is_text = part.get("type").and_then(Value::as_str) == Some("text");
-    let is_alone = part.as_object().is_some_and(|part| part.len() == 1);
-    part.get("text").filter(|_| is_text || is_alone)?.as_str()
 }
