@@ -11,7 +11,7 @@ use axum::middleware::{self, Next};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use models::ModelError;
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::capture::{Served, UnderWay};
+use super::connections::Lane;
 use super::engine::Engine;
 use super::gateway::{Asked, Wanted};
 use super::wire::{ChatRequest, Envelope};
@@ -34,8 +35,8 @@ const LOOKED_INTO_AT_ONCE: usize = 256 << 10;
 
 pub(super) type Handle = Arc<Shared>;
 
-/// Makes the router.
-pub(super) fn routes(shared: Handle) -> Router {
+/// Makes the router of a thread that answers.
+pub(super) fn routes(shared: Handle, lane: Lane) -> Router {
     Router::new()
         .route("/health", get(health))
         .route("/v1/models", get(models))
@@ -47,6 +48,7 @@ pub(super) fn routes(shared: Handle) -> Router {
         .route("/api/public/scores", post(feedback::score))
         .route("/v1/feedback", post(feedback::feedback))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), authorised))
+        .layer(Extension(lane))
         .with_state(shared)
 }
 
@@ -97,11 +99,15 @@ async fn health(State(shared): State<Handle>) -> Json<Value> {
     }))
 }
 
-async fn models(State(shared): State<Handle>, headers: HeaderMap) -> Response {
+async fn models(
+    State(shared): State<Handle>,
+    Extension(lane): Extension<Lane>,
+    headers: HeaderMap,
+) -> Response {
     let Answering { engine, teacher } = &shared.answering;
     let mut data: Vec<Value> = engine.iter().map(|engine| card(engine)).collect();
     if let Some(teacher) = teacher {
-        let reply = teacher.models(headers, shared.token.is_some()).await;
+        let reply = teacher.models(lane, headers, shared.token.is_some()).await;
         match (engine, reply) {
             (None, Some(reply)) => return reply.into_response(),
             (None, None) => {
@@ -134,6 +140,7 @@ fn card(engine: &Engine) -> Value {
 
 async fn chat(
     State(shared): State<Handle>,
+    Extension(lane): Extension<Lane>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -171,7 +178,7 @@ async fn chat(
     }
     let recording = (Arc::clone(&shared.recorder), shared.capture.enter());
     let stop = shared.hurry.subscribe();
-    let asked = Asked { headers, query, body, stop };
+    let asked = Asked { lane, headers, query, body, stop };
     teacher.forward(recording, wanted, asked, shared.token.is_some()).await
 }
 

@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
@@ -31,36 +33,93 @@ const END: Duration = Duration::from_secs(60);
 /// How long to wait when no connection can be taken.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves until `stopped`, then answers what is under way.
-pub(super) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    stopped: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let room = Arc::new(Semaphore::new(room()));
-    let (graceful, mut stopped) = (GracefulShutdown::new(), pin!(stopped));
-    loop {
-        let (stream, permit) = tokio::select! {
-            accepted = accept(&listener, &room) => accepted,
-            () = &mut stopped => break,
-        };
+/// Most threads that answer connections.
+const LANES_MAX: usize = 16;
+
+/// Which of the threads that answer a call is on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Lane(pub(super) usize);
+
+/// Returns how many threads answer connections: one for each processor.
+pub(super) fn lanes() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(LANES_MAX)
+}
+
+/// A connection, and the room that it takes.
+type Taken = (std::net::TcpStream, Option<OwnedSemaphorePermit>);
+
+/// A thread with the connections that it answers. All that a call needs runs on it: a piece of an
+/// answer that is handed on waits for no other thread to wake up.
+struct Thread {
+    connections: UnboundedSender<Taken>,
+    /// Held here and by each of its connections.
+    load: Arc<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Thread {
+    fn start(router: Router) -> io::Result<Self> {
+        let (connections, taken) = unbounded_channel();
+        let load = Arc::new(());
+        let held = Arc::downgrade(&load);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let thread = std::thread::Builder::new().name("ledger-serve".to_owned());
+        let thread = thread.spawn(move || runtime.block_on(answer_all(router, taken, &held)))?;
+        Ok(Self { connections, load, thread })
+    }
+
+    fn load(&self) -> usize {
+        Arc::strong_count(&self.load)
+    }
+}
+
+/// Answers connections until no more can come, then what is under way.
+async fn answer_all(router: Router, mut taken: UnboundedReceiver<Taken>, held: &Weak<()>) {
+    let graceful = GracefulShutdown::new();
+    while let Some((stream, permit)) = taken.recv().await {
+        let Ok(stream) = TcpStream::from_std(stream) else { continue };
         let mut builder = http1::Builder::new();
         let service = TowerToHyperService::new(router.clone());
         let connection = builder
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
             .serve_connection(TokioIo::new(Patient::new(stream)), service);
-        let connection = graceful.watch(connection);
+        let (connection, load) = (graceful.watch(connection), held.upgrade());
         tokio::spawn(async move {
             // Whoever broke off knows.
             let _ = connection.await;
-            drop(permit);
+            drop((permit, load));
         });
     }
-    drop(listener);
     // Who does not take an answer to its end does not keep the server.
     let _ = tokio::time::timeout(END, graceful.shutdown()).await;
-    Ok(())
+}
+
+/// Serves until `stopped`, then answers what is under way. `routes` makes those of each thread.
+pub(super) async fn serve(
+    listener: TcpListener,
+    routes: impl Fn(Lane) -> Router,
+    stopped: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let lanes = (0..lanes()).map(|lane| Thread::start(routes(Lane(lane))));
+    let lanes = lanes.collect::<io::Result<Vec<_>>>()?;
+    let (room, mut stopped) = (Arc::new(Semaphore::new(room())), pin!(stopped));
+    loop {
+        let (stream, permit) = tokio::select! {
+            accepted = accept(&listener, &room) => accepted,
+            () = &mut stopped => break,
+        };
+        let lane = lanes.iter().min_by_key(|lane| lane.load());
+        if let (Some(lane), Ok(stream)) = (lane, stream.into_std()) {
+            let _ = lane.connections.send((stream, permit));
+        }
+    }
+    drop(listener);
+    // All are told before one is waited for.
+    let threads: Vec<JoinHandle<()>> = lanes.into_iter().map(|lane| lane.thread).collect();
+    let end = || threads.into_iter().try_for_each(JoinHandle::join);
+    let ended = tokio::task::spawn_blocking(end).await?;
+    ended.map_err(|_| io::Error::other("a thread that answers panicked"))
 }
 
 /// A connection that ends when nobody takes what is written to it.

@@ -23,6 +23,7 @@ pub(super) use recorder::Recorder;
 
 use super::api::error;
 use super::capture::UnderWay;
+use super::connections::{Lane, lanes};
 use crate::capture::bounded_name;
 use crate::error::{AppError, Kind};
 use tee::{Call, Tee};
@@ -50,10 +51,19 @@ const OF_CONNECTION: [HeaderName; 11] = [
 
 /// The model that calls are handed on to.
 pub struct Teacher {
-    client: reqwest::Client,
+    /// One for each thread that answers: each has connections of its own, which it serves itself.
+    clients: Vec<reqwest::Client>,
     base: String,
     /// Key to send in the place of the caller's.
     key: Option<HeaderValue>,
+}
+
+/// Connects as all callers of the teacher do.
+fn client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
 }
 
 /// What a call is to the gateway: the rest of its body is handed on as it is.
@@ -115,11 +125,9 @@ impl Teacher {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("must end with its path"));
         }
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(|error| AppError::said(Kind::Internal, error.to_string()))?;
+        let clients: reqwest::Result<Vec<reqwest::Client>> =
+            (0..lanes()).map(|_| client()).collect();
+        let clients = clients.map_err(|error| AppError::said(Kind::Internal, error.to_string()))?;
         let key = key.filter(|key| !key.trim().is_empty());
         let key = key.map(|key| HeaderValue::try_from(format!("Bearer {}", key.trim())));
         let mut key = key.transpose().map_err(|_| {
@@ -129,7 +137,13 @@ impl Teacher {
         if let Some(key) = &mut key {
             key.set_sensitive(true);
         }
-        Ok(Self { client, base: url.as_str().trim_end_matches('/').to_owned(), key })
+        Ok(Self { clients, base: url.as_str().trim_end_matches('/').to_owned(), key })
+    }
+
+    /// Returns the connections of a thread that answers.
+    fn client(&self, Lane(lane): Lane) -> &reqwest::Client {
+        // There is one for each.
+        &self.clients[lane % self.clients.len()]
     }
 
     /// Returns the address of its API.
@@ -154,11 +168,16 @@ impl Teacher {
     }
 
     /// Asks for the models that the teacher has: status, headers and body of its answer.
-    pub(super) async fn models(&self, mut headers: HeaderMap, is_ours: bool) -> Option<Reply> {
+    pub(super) async fn models(
+        &self,
+        lane: Lane,
+        mut headers: HeaderMap,
+        is_ours: bool,
+    ) -> Option<Reply> {
         let conditional =
             [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::RANGE, header::CONTENT_TYPE];
         conditional.iter().for_each(|name| drop(headers.remove(name)));
-        let asked = self.client.get(format!("{}/models", self.base)).timeout(MODELS);
+        let asked = self.client(lane).get(format!("{}/models", self.base)).timeout(MODELS);
         let reply = asked.headers(self.headers(headers, is_ours)).send().await.ok()?;
         let (status, headers) = (reply.status(), of_answer(reply.headers()));
         let (mut body, mut reply) = (Vec::new(), reply);
@@ -180,7 +199,7 @@ impl Teacher {
         asked: Asked,
         is_ours: bool,
     ) -> Response {
-        let Asked { headers, query, body, stop } = asked;
+        let Asked { lane, headers, query, body, stop } = asked;
         let mut call = Call::begin(recording.0, recording.1, body.clone());
         if let Some(call) = &mut call {
             (call.subject, call.streamed) = (wanted.subject, wanted.streamed);
@@ -190,7 +209,7 @@ impl Teacher {
             }
         }
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-        let asked = self.client.post(format!("{}/chat/completions{query}", self.base));
+        let asked = self.client(lane).post(format!("{}/chat/completions{query}", self.base));
         let asked = asked.headers(self.headers(headers, is_ours)).body(body).send();
         let mut stopped = stop.clone();
         // Where the caller leaves meanwhile, this ends here, and the call is dropped as aborted.
@@ -225,6 +244,7 @@ pub(super) type Reply = (StatusCode, HeaderMap, Vec<u8>);
 
 /// A call as it came, and what says that the server can wait no longer.
 pub(super) struct Asked {
+    pub(super) lane: Lane,
     pub(super) headers: HeaderMap,
     pub(super) query: Option<String>,
     pub(super) body: Bytes,

@@ -144,7 +144,8 @@ pub async fn start(
         // A dropped handle means stop as well.
         let _ = stopped.await;
     };
-    let routes = api::routes(Arc::clone(&shared));
+    let of_lanes = Arc::clone(&shared);
+    let routes = move |lane| api::routes(Arc::clone(&of_lanes), lane);
     let done = tokio::spawn(connections::serve(listener, routes, stopped));
     Ok(Server { address, stop, shared, timer, follower, done })
 }
