@@ -274,7 +274,7 @@ fn tools(observation: &Value) -> Vec<Tool> {
     ];
     let told = places.into_iter().flatten().map(tools_of).find(|tools| !tools.is_empty());
     // The attributes are those of the span that the observation was made from.
-    let of_span = || attributes.as_object().map(|attributes| spans::tools_of(attributes));
+    let of_span = || attributes.as_object().map(spans::tools_of);
     told.or_else(of_span).unwrap_or_default()
 }
 
