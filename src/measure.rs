@@ -1,12 +1,13 @@
 //! What is measured of the machine: never part of a fact.
 
+use models::kernels::Isa;
 use serde_json::{Value, json};
 
-/// Describes the machine and the program.
-pub fn environment() -> Value {
+/// Describes the machine, the program and the path that its kernels take.
+pub fn environment(isa: Isa) -> Value {
     json!({
         "program": concat!("ledger ", env!("CARGO_PKG_VERSION")),
-        "kernels": models::kernels::isa().name(),
+        "kernels": isa.name(),
         "threads": threads(),
         "os": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,

@@ -40,6 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         clip: 1.0,
         seed: 7,
         longest: 1024,
+        isa: kernels::isa(),
     };
     let adapter = Adapter::fresh(&lora, &model.weights.config, 7);
     let mut trainer = Trainer::new(Arc::clone(&model.weights), &adapter, spec)?;

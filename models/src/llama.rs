@@ -4,19 +4,26 @@
 //! other; weight names equal the checkpoint's.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use candle_core::{Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Result, Tensor, Var};
 
+use crate::kernels::Isa;
 use crate::lora::{Adapter, LoraConfig, Module, Pair};
-use crate::ops::{Attention, CrossEntropy, Dropout, LoraLinear, RmsNorm, Rope, SwiGlu};
+use crate::ops::{Block, CrossEntropy, Dropout, RmsNorm, Rope, Slot};
 use crate::render::TrainingRow;
 use crate::weights::{Layer, Weights};
 
-/// Variables of an adapter in training.
+/// Variables of an adapter in training: one for each adapted layer, with the factors of its modules
+/// behind each other.
 pub struct LoraVars {
     config: LoraConfig,
-    vars: BTreeMap<(usize, Module), (Var, Var)>,
+    layers: BTreeMap<usize, LayerVars>,
+}
+
+struct LayerVars {
+    var: Var,
+    slots: [Option<Slot>; 7],
 }
 
 impl LoraVars {
@@ -25,19 +32,28 @@ impl LoraVars {
     /// # Errors
     /// When candle refuses a shape.
     pub fn new(adapter: &Adapter) -> Result<Self> {
-        let mut vars = BTreeMap::new();
-        let r = adapter.config.r;
-        for (key, pair) in &adapter.pairs {
-            let a = Var::from_vec(pair.a.clone(), (r, pair.a.len() / r), &Device::Cpu)?;
-            let b = Var::from_vec(pair.b.clone(), (pair.b.len() / r, r), &Device::Cpu)?;
-            vars.insert(*key, (a, b));
+        type Packed = (Vec<f32>, [Option<Slot>; 7]);
+        let mut packed: BTreeMap<usize, Packed> = BTreeMap::new();
+        for ((layer, module), pair) in &adapter.pairs {
+            let (numbers, slots) = packed.entry(*layer).or_default();
+            let a = numbers.len();
+            numbers.extend_from_slice(&pair.a);
+            let b = numbers.len();
+            numbers.extend_from_slice(&pair.b);
+            slots[*module as usize] = Some(Slot { a, b, end: numbers.len() });
         }
-        Ok(Self { config: adapter.config.clone(), vars })
+        let mut layers = BTreeMap::new();
+        for (layer, (numbers, slots)) in packed {
+            let len = numbers.len();
+            let var = Var::from_vec(numbers, len, &Device::Cpu)?;
+            layers.insert(layer, LayerVars { var, slots });
+        }
+        Ok(Self { config: adapter.config.clone(), layers })
     }
 
-    /// Returns all variables in a fixed order: by layer and module, A before B.
+    /// Returns all variables, by layer.
     pub fn all(&self) -> Vec<&Var> {
-        self.vars.values().flat_map(|(a, b)| [a, b]).collect()
+        self.layers.values().map(|layer| &layer.var).collect()
     }
 
     /// Copies the numbers out.
@@ -45,10 +61,14 @@ impl LoraVars {
     /// # Errors
     /// When candle refuses a copy.
     pub fn adapter(&self) -> Result<Adapter> {
-        let numbers = |var: &Var| var.as_tensor().flatten_all()?.to_vec1::<f32>();
         let mut pairs = BTreeMap::new();
-        for (key, (a, b)) in &self.vars {
-            pairs.insert(*key, Pair { a: numbers(a)?, b: numbers(b)? });
+        for (at, layer) in &self.layers {
+            let numbers = layer.var.as_tensor().to_vec1::<f32>()?;
+            for (module, slot) in Module::ALL.into_iter().zip(&layer.slots) {
+                let Some(Slot { a, b, end }) = *slot else { continue };
+                let pair = Pair { a: numbers[a..b].to_vec(), b: numbers[b..end].to_vec() };
+                pairs.insert((*at, module), pair);
+            }
         }
         Ok(Adapter { config: self.config.clone(), pairs })
     }
@@ -102,13 +122,14 @@ impl Packed {
 pub struct Llama {
     weights: Arc<Weights>,
     rope: Arc<Rope>,
+    isa: Isa,
 }
 
 impl Llama {
-    /// Wraps frozen weights; rows may have up to `longest` tokens.
-    pub fn new(weights: Arc<Weights>, longest: usize) -> Self {
+    /// Wraps frozen weights; rows may have up to `longest` tokens. Products take the path `isa`.
+    pub fn new(weights: Arc<Weights>, longest: usize, isa: Isa) -> Self {
         let rope = Arc::new(Rope::of(&weights.config, longest));
-        Self { weights, rope }
+        Self { weights, rope, isa }
     }
 
     /// Computes the last hidden states [tokens, hidden].
@@ -129,12 +150,14 @@ impl Llama {
         let embedded: Vec<f32> = packed.ids.iter().flat_map(row).copied().collect();
         let mut x = Tensor::from_vec(embedded, (packed.ids.len(), width), &Device::Cpu)?;
         for (i, layer) in self.weights.layers.iter().enumerate() {
-            x = Block { model: self, layer, index: i, lora, drop }.forward(&x, &packed.rows)?;
+            let (numbers, block) = self.block((i, layer), packed, lora, drop)?;
+            x = x.apply_op2(&numbers, block)?;
         }
         self.norm(&x, &self.weights.norm)
     }
 
-    /// Computes the summed loss (nats) over the supervised tokens, as a tensor [1].
+    /// Computes the summed loss (nats) over the supervised tokens, as a tensor [1]. Only with
+    /// `drop`, which training has, can it be differentiated.
     ///
     /// # Errors
     /// When candle refuses an operation.
@@ -144,69 +167,46 @@ impl Llama {
         lora: &LoraVars,
         drop: Option<DropoutKey>,
     ) -> Result<Tensor> {
-        self.hidden(packed, lora, drop)?.apply_op1(CrossEntropy {
-            head: Arc::clone(&self.weights.lm_head),
-            width: self.weights.config.hidden_size,
-            targets: Arc::clone(&packed.targets),
-        })
+        let (head, width) = (&self.weights.lm_head, self.weights.config.hidden_size);
+        let targets = Arc::clone(&packed.targets);
+        let loss = CrossEntropy::new(Arc::clone(head), width, targets, self.isa);
+        let loss = if drop.is_some() { loss.with_gradient() } else { loss };
+        self.hidden(packed, lora, drop)?.apply_op1(loss)
+    }
+
+    /// Returns a layer in one forward pass, and the numbers of its adapters.
+    fn block(
+        &self,
+        (index, layer): (usize, &Layer),
+        packed: &Packed,
+        lora: &LoraVars,
+        drop: Option<DropoutKey>,
+    ) -> Result<(Tensor, Block)> {
+        let vars = lora.layers.get(&index);
+        let numbers = match vars {
+            Some(vars) => vars.var.as_tensor().clone(),
+            None => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
+        };
+        let below = Dropout::quantise(lora.config.dropout);
+        let first = (index * Module::ALL.len()) as u64;
+        let dropout =
+            |key: DropoutKey| Dropout { below, seed: key.seed, index: key.pass * 4096 + first };
+        let block = Block {
+            config: self.weights.config.clone(),
+            layer: layer.clone(),
+            slots: vars.map(|vars| vars.slots).unwrap_or_default(),
+            scale: lora.config.scale(),
+            dropout: drop.map(dropout),
+            rows: Arc::clone(&packed.rows),
+            rope: Arc::clone(&self.rope),
+            isa: self.isa,
+            kept: drop.is_some().then(Mutex::default),
+        };
+        Ok((numbers, block))
     }
 
     fn norm(&self, x: &Tensor, weight: &crate::ops::Frozen) -> Result<Tensor> {
         let eps = self.weights.config.rms_norm_eps;
         x.apply_op1(RmsNorm { weight: Arc::clone(weight), eps })
-    }
-}
-
-/// One layer in one forward pass.
-struct Block<'a> {
-    model: &'a Llama,
-    layer: &'a Layer,
-    index: usize,
-    lora: &'a LoraVars,
-    drop: Option<DropoutKey>,
-}
-
-impl Block<'_> {
-    fn forward(&self, x: &Tensor, rows: &Arc<[usize]>) -> Result<Tensor> {
-        let config = &self.model.weights.config;
-        let h = self.model.norm(x, &self.layer.input_layernorm)?;
-        let q = self.linear(Module::QProj, &h)?;
-        let k = self.linear(Module::KProj, &h)?;
-        let v = self.linear(Module::VProj, &h)?;
-        let attention = Attention {
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            head: config.head_dim(),
-            rows: Arc::clone(rows),
-            rope: Arc::clone(&self.model.rope),
-        };
-        let x = (x + self.linear(Module::OProj, &q.apply_op3(&k, &v, attention)?)?)?;
-        let h = self.model.norm(&x, &self.layer.post_attention_layernorm)?;
-        let gate = self.linear(Module::GateProj, &h)?;
-        let up = self.linear(Module::UpProj, &h)?;
-        &x + self.linear(Module::DownProj, &gate.apply_op2(&up, SwiGlu)?)?
-    }
-
-    fn linear(&self, module: Module, x: &Tensor) -> Result<Tensor> {
-        let (outputs, inputs) = module.shape(&self.model.weights.config);
-        let below = Dropout::quantise(self.lora.config.dropout);
-        let place = (self.index * Module::ALL.len() + module as usize) as u64;
-        let dropout =
-            self.drop.map(|key| Dropout { below, seed: key.seed, index: key.pass * 4096 + place });
-        let op = LoraLinear {
-            weight: Arc::clone(self.layer.linear(module)),
-            inputs,
-            scale: self.lora.config.scale(),
-            dropout,
-        };
-        match self.lora.vars.get(&(self.index, module)) {
-            Some((a, b)) => x.apply_op3(a.as_tensor(), b.as_tensor(), op),
-            None => {
-                // An unadapted module is the same product with an empty update.
-                let a = Tensor::zeros((1, inputs), candle_core::DType::F32, &Device::Cpu)?;
-                let b = Tensor::zeros((outputs, 1), candle_core::DType::F32, &Device::Cpu)?;
-                x.apply_op3(&a, &b, LoraLinear { dropout: None, ..op })
-            }
-        }
     }
 }

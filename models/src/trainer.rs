@@ -7,6 +7,7 @@ use candle_core::Tensor;
 use safetensors::tensor::SafeTensors;
 
 use crate::error::ModelError;
+use crate::kernels::Isa;
 use crate::llama::{DropoutKey, Llama, LoraVars, Packed};
 use crate::lora::Adapter;
 use crate::optim::{AdamW, Schedule, clip, norm};
@@ -33,6 +34,14 @@ pub struct TrainSpec {
     pub seed: u64,
     /// Most tokens in a row.
     pub longest: usize,
+    /// Path of the products.
+    pub isa: Isa,
+}
+
+impl Drop for Trainer {
+    fn drop(&mut self) {
+        crate::ops::release();
+    }
 }
 
 /// What one step did.
@@ -74,7 +83,8 @@ impl Trainer {
         let vars = LoraVars::new(adapter)?;
         let lengths: Vec<usize> = vars.all().iter().map(|var| var.elem_count()).collect();
         let optimiser = AdamW::new(&lengths, spec.weight_decay);
-        Ok(Self { llama: Llama::new(weights, spec.longest), vars, optimiser, spec })
+        let llama = Llama::new(weights, spec.longest, spec.isa);
+        Ok(Self { llama, vars, optimiser, spec })
     }
 
     /// Returns the steps made.

@@ -8,7 +8,7 @@ use candle_core::Device;
 
 use crate::config::LlamaConfig;
 use crate::error::ModelError;
-use crate::kernels::{Mat, MatMut, Threads, matmul};
+use crate::kernels::{Mat, MatMut, Product, isa};
 use crate::lora::{Adapter, Module};
 use crate::ops::Frozen;
 
@@ -23,6 +23,15 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// Puts a layer together; linear modules in the order of [`Module::ALL`].
+    pub fn new(
+        input_layernorm: Frozen,
+        post_attention_layernorm: Frozen,
+        linears: [Frozen; 7],
+    ) -> Self {
+        Self { input_layernorm, post_attention_layernorm, linears }
+    }
+
     /// Returns the weight of a linear module, [outputs, inputs].
     pub fn linear(&self, module: Module) -> &Frozen {
         &self.linears[module as usize]
@@ -126,9 +135,9 @@ impl Weights {
                 let (_, inputs) = module.shape(&self.config);
                 let mut weight = layer.linears[module as usize].to_vec();
                 let rank = pair.a.len() / inputs;
-                let product = (Mat::new(&pair.b, rank), Mat::new(&pair.a, inputs));
-                let scale = adapter.config.scale();
-                matmul(MatMut::new(&mut weight, inputs), true, scale, product, Threads::All);
+                let product = Product::new(isa().exact()).added().scaled(adapter.config.scale());
+                let (b, a) = (Mat::new(&pair.b, rank), Mat::new(&pair.a, inputs));
+                product.run(MatMut::new(&mut weight, inputs), b, a);
                 layer.linears[module as usize] = weight.into();
             }
         }

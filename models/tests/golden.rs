@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use models::decode::Decoder;
+use models::kernels::isa;
 use models::lora::Adapter;
 use models::optim::Schedule;
 use models::peft;
@@ -139,6 +140,7 @@ fn three_steps_of_training_match_peft() {
             clip: 1.0,
             seed: 0,
             longest: 64,
+            isa: isa().exact(),
         };
         let mut trainer = Trainer::new(weights, &start, spec).unwrap();
         for want in list(&case["steps"]) {
@@ -180,6 +182,7 @@ fn a_resumed_run_ends_in_the_same_bytes() {
         clip: 1.0,
         seed: 7,
         longest: 64,
+        isa: isa(),
     };
     let micro: Vec<Vec<&TrainingRow>> = rows.iter().map(|row| vec![row]).collect();
     let mut whole = Trainer::new(Arc::clone(&weights), &start, spec.clone()).unwrap();
@@ -297,6 +300,7 @@ fn loss_of(model: &Model, row: TrainingRow) -> f64 {
         clip: 1.0,
         seed: 0,
         longest: 512,
+        isa: isa().exact(),
     };
     let fresh = Adapter::fresh(&lora, &model.weights.config, 1);
     let trainer = Trainer::new(Arc::clone(&model.weights), &fresh, spec).unwrap();

@@ -202,7 +202,9 @@ fn begin(
     let claimed = RunClaimed { run: run.clone() };
     let place = Place::run(run).because(asked);
     let claimed = lab.record(&stream, &format!("{run}/claimed"), &claimed, place)?;
-    let place = Place::run(run).because(claimed).measured(measure::environment());
+    let place = Place::run(run)
+        .because(claimed)
+        .measured(measure::environment(models::kernels::isa().exact()));
     let began = lab.record(&stream, &format!("{run}/started"), started, place)?;
     let look = TestLookedAt {
         name: wish.suite.facts.name.clone(),

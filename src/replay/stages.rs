@@ -6,6 +6,7 @@ use ledger::catalogue::{
     StepCompleted, SuiteBuilt, TestLookedAt,
 };
 use ledger::{Digest, Envelope, Facts as _};
+use models::kernels;
 use queries::replay::{self, Replayed};
 
 use super::{Redone, ReplayWish};
@@ -75,6 +76,8 @@ pub(super) fn train(
     recorded: &[Envelope],
 ) -> Result<Redone, AppError> {
     let (_, began): (u64, RunStarted) = first(recorded)?;
+    let isa = recorded.iter().find(|event| event.kind == RunStarted::KIND).map(train::path_of);
+    let isa = isa.transpose()?.unwrap_or_else(kernels::isa);
     let RunInputs::Train { model, base: wanted, dataset, split, cep, recipe, .. } = &began.inputs
     else {
         return Err(AppError::said(Kind::Damaged, "a training run with other inputs"));
@@ -97,6 +100,7 @@ pub(super) fn train(
         cep: cep.clone(),
         dataset: *dataset,
         split: *split,
+        isa,
     };
     // With a recipe changed on purpose, what it changes is asked, not that it was changed.
     let changed = !wish.changes.is_empty();

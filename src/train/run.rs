@@ -7,11 +7,11 @@ use ledger::catalogue::{
     CheckpointSaved, RunClaimed, RunFailed, RunFinished, RunOutcome, RunRequested,
 };
 use ledger::{Digest, Facts as _};
-use models::{Model, peft};
+use models::{Model, kernels, peft};
 use serde_json::{Value, json};
 
 use super::recipe::Recipe;
-use super::work::{Made, Plan, RowSet, Start, Work, outcome, started};
+use super::work::{Made, Plan, RowSet, Start, Work, outcome, path_of, started};
 use crate::build::Split;
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place};
@@ -126,16 +126,21 @@ pub fn train(lab: &Lab<'_>, wish: &TrainWish<'_>) -> Result<Trained, AppError> {
     let traces = Traces::list(&lab.view())?;
     let limit = wish.recipe.max_tokens;
     let rows = RowSet::render(&traces, wish.split, wish.model, wish.cep, limit)?;
-    let plan = Plan {
+    let mut plan = Plan {
         run: run.clone(),
         recipe: wish.recipe.clone(),
         model: wish.model_name.clone(),
         cep: crate::eval::cep_factor(wish.cep),
         dataset: wish.split.facts.dataset,
         split: wish.split.event,
+        isa: kernels::isa(),
     };
     let stream = format!("run/{run}");
     let began = begin(lab, &plan, wish.model, request)?;
+    // A run that broke off goes on as it began, or it would end in other bytes.
+    if let Some(event) = lab.notebook.reader().get(began)? {
+        plan.isa = path_of(&event)?;
+    }
     let earlier: Vec<CheckpointSaved> = state
         .runs
         .get(&run)
@@ -181,7 +186,7 @@ fn begin(lab: &Lab<'_>, plan: &Plan, model: &Model, request: Value) -> Result<u6
     let claimed = RunClaimed { run: run.clone() };
     let place = Place::run(run).because(asked);
     let claimed = lab.record(&stream, &format!("{run}/claimed"), &claimed, place)?;
-    let place = Place::run(run).because(claimed).measured(measure::environment());
+    let place = Place::run(run).because(claimed).measured(measure::environment(plan.isa));
     lab.record(&stream, &format!("{run}/started"), &started(plan, model)?, place)
 }
 

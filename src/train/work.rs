@@ -4,12 +4,13 @@
 use datasets::split::RowRef;
 use datasets::{Cep, Side};
 use ledger::catalogue::{CheckpointSaved, RunInputs, RunOutcome, RunStarted, StepCompleted};
-use ledger::{BodyRef, Digest};
+use ledger::{BodyRef, Digest, Envelope};
+use models::kernels::Isa;
 use models::lora::Adapter;
 use models::render::TrainingRow;
 use models::trainer::{TrainSpec, Trainer};
 use models::{Model, peft, rng};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::recipe::Recipe;
 use crate::build::Split;
@@ -69,6 +70,23 @@ pub struct Plan {
     pub dataset: Digest,
     /// Event that built it.
     pub split: u64,
+    /// Path of the products.
+    pub isa: Isa,
+}
+
+/// Returns the path that a run took, as the event of its start tells it.
+///
+/// # Errors
+/// When this machine lacks the path.
+pub fn path_of(started: &Envelope) -> Result<Isa, AppError> {
+    let name = started.measured.get("kernels").and_then(Value::as_str).unwrap_or_default();
+    let here: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| isa.is_here()).collect();
+    here.iter().find(|isa| isa.name() == name).copied().ok_or_else(|| {
+        let names: Vec<&str> = here.iter().map(|isa| isa.name()).collect();
+        let what = format!("the run computed by {name:?}, which this machine lacks");
+        let hint = format!("it has {}; other paths end in other bytes", names.join(", "));
+        AppError::hinted(Kind::Refused, what, hint)
+    })
 }
 
 /// Where to go on.
@@ -148,6 +166,7 @@ impl<'a> Work<'a> {
             clip: recipe.clip,
             seed: recipe.seed_number(),
             longest: recipe.max_tokens,
+            isa: plan.isa,
         };
         let config = &model.weights.config;
         let fresh = Adapter::fresh(&recipe.lora(), config, recipe.seed_number());

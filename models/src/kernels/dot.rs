@@ -39,12 +39,12 @@ pub fn matmul_nt(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
 /// Fills `out` [rows of w, rows of x].
 fn block(x: &[f32], w: &[f32], k: usize, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    match isa() {
+    match isa().exact() {
         // SAFETY: `isa` returns a path only after the processor was asked for it.
         Isa::Avx512 => return unsafe { avx512::block(x, w, k, out) },
         // SAFETY: as above.
         Isa::Avx2 => return unsafe { avx2::block(x, w, k, out) },
-        Isa::Scalar => {}
+        _ => {}
     }
     scalar_block(x, w, k, out);
 }

@@ -24,12 +24,12 @@ macro_rules! dispatched {
             fn avx2($($arg: $ty),*) $(-> $ret)? { body($($arg),*) }
 
             #[cfg(target_arch = "x86_64")]
-            match isa() {
+            match isa().exact() {
                 // SAFETY: `isa` returns a path only after the processor was asked for it.
                 Isa::Avx512 => return unsafe { avx512($($arg),*) },
                 // SAFETY: as above.
                 Isa::Avx2 => return unsafe { avx2($($arg),*) },
-                Isa::Scalar => {}
+                _ => {}
             }
             body($($arg),*)
         }
@@ -165,6 +165,93 @@ dispatched! {
     pub fn swiglu_row(gate: &[f32], up: &[f32], out: &mut [f32]) {
         for ((out, g), u) in out.iter_mut().zip(gate).zip(up) {
             *out = g * sigmoid(*g) * u;
+        }
+    }
+}
+
+dispatched! {
+    /// Returns the greatest number of a row.
+    pub fn max_row(row: &[f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (chunks, rest) = row.as_chunks::<LANES>();
+        for chunk in chunks {
+            for l in 0..LANES {
+                lanes[l] = if chunk[l] > lanes[l] { chunk[l] } else { lanes[l] };
+            }
+        }
+        lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |top, v| top.max(*v))
+    }
+}
+
+dispatched! {
+    /// Turns a row into e^(x - shift) and returns the sum.
+    pub fn exp_row(row: &mut [f32], shift: f32) -> f32 {
+        let mut lanes = [0.0_f32; LANES];
+        let (chunks, rest) = row.as_chunks_mut::<LANES>();
+        for chunk in chunks {
+            for l in 0..LANES {
+                chunk[l] = exp(chunk[l] - shift);
+                lanes[l] += chunk[l];
+            }
+        }
+        let mut sum = lanes_sum(lanes);
+        for v in rest {
+            *v = exp(*v - shift);
+            sum += *v;
+        }
+        sum
+    }
+}
+
+dispatched! {
+    /// Adds a multiple of a row to another.
+    pub fn add_scaled(to: &mut [f32], from: &[f32], scale: f32) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to += scale * from;
+        }
+    }
+}
+
+dispatched! {
+    /// Turns probabilities into gradients of their scores: p * (upstream - shift) * scale.
+    pub fn softmax_back_row(row: &mut [f32], upstream: &[f32], shift: f32, scale: f32) {
+        for (p, upstream) in row.iter_mut().zip(upstream) {
+            *p *= (upstream - shift) * scale;
+        }
+    }
+}
+
+dispatched! {
+    /// Writes the gradient of an RMS norm: with r = 1 / rms and g = upstream * weight,
+    /// r * (g - x * r^2 * mean(g * x)).
+    pub fn rms_norm_back_row(x: &[f32], weight: &[f32], upstream: &[f32], eps: f32, out: &mut [f32]) {
+        let width = x.len() as f32;
+        let r = 1.0 / (inner(x, x) / width + eps).sqrt();
+        for ((out, upstream), w) in out.iter_mut().zip(upstream).zip(weight) {
+            *out = upstream * w;
+        }
+        let shift = inner(out, x) / width * r * r;
+        for (out, x) in out.iter_mut().zip(x) {
+            *out = r * (*out - x * shift);
+        }
+    }
+}
+
+dispatched! {
+    /// Writes the gradients of silu(gate) * up: with s = sigmoid(gate), upstream * gate * s for
+    /// `up`, and upstream * up * s * (1 + gate * (1 - s)) for `gate`.
+    pub fn swiglu_back_row(
+        gate: &[f32],
+        up: &[f32],
+        upstream: &[f32],
+        dgate: &mut [f32],
+        dup: &mut [f32]
+    ) {
+        let inputs = gate.iter().zip(up).zip(upstream);
+        for (((g, u), dy), (dg, du)) in inputs.zip(dgate.iter_mut().zip(dup)) {
+            let s = sigmoid(*g);
+            *du = dy * g * s;
+            *dg = dy * u * s * (1.0 + g * (1.0 - s));
         }
     }
 }

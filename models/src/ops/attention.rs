@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{elements, with_elements};
+use super::buffers::Buffer;
 use crate::config::LlamaConfig;
-use crate::kernels::{Mat, MatMut, Threads, dot, matmul, softmax_row};
+use crate::kernels::{Isa, Mat, MatMut, Product, dot, softmax_back_row, softmax_row};
 
 /// Rotary tables (Su et al., 2021): cos and sin of position * base^(-2i/head).
 pub struct Rope {
@@ -51,19 +50,25 @@ impl Rope {
     }
 }
 
+/// Queries whose scores are held at once, for each query head of a key head.
+const QUERIES: usize = 64;
+
 /// Attention. Shapes: q [tokens, heads * head], k and v [tokens, key heads * head] ->
 /// [tokens, heads * head].
-pub struct Attention {
+#[derive(Clone)]
+pub(super) struct Attention {
     /// Query heads.
-    pub heads: usize,
+    pub(super) heads: usize,
     /// Key heads.
-    pub kv_heads: usize,
+    pub(super) kv_heads: usize,
     /// Width of a head.
-    pub head: usize,
+    pub(super) head: usize,
     /// Tokens of each packed row, in order.
-    pub rows: Arc<[usize]>,
+    pub(super) rows: Arc<[usize]>,
     /// Rotary tables, for the longest row at least.
-    pub rope: Arc<Rope>,
+    pub(super) rope: Arc<Rope>,
+    /// Path of its products.
+    pub(super) isa: Isa,
 }
 
 /// One packed row and one key head: what a task computes.
@@ -73,16 +78,24 @@ struct Task {
     kv: usize,
 }
 
-/// Gradients of one task, dense: q [len, group * head], k and v [len, head].
-struct Grads {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
+/// What a task reads, dense: turned q [len, group * head], turned k and v [len, head].
+struct Inputs {
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
 }
+
+/// Gradients of a task's inputs.
+type Grads = Inputs;
 
 impl Attention {
     fn scale(&self) -> f32 {
         1.0 / (self.head as f32).sqrt()
+    }
+
+    /// A task is computed on one thread.
+    fn product(&self) -> Product {
+        Product::new(self.isa).alone()
     }
 
     fn group(&self) -> usize {
@@ -99,15 +112,30 @@ impl Attention {
         tasks
     }
 
-    /// Copies the columns of one row's heads out of a packed tensor and turns them.
-    fn heads_of(&self, data: &[f32], task: &Task, width: usize, heads: (usize, usize)) -> Vec<f32> {
-        let (first, count) = heads;
-        let mut out = Vec::with_capacity(task.len * count * self.head);
-        for token in task.start..task.start + task.len {
-            let at = token * width * self.head + first * self.head;
-            out.extend_from_slice(&data[at..at + count * self.head]);
+    /// Returns which of `width` heads are a task's: the first, and how many.
+    fn place(&self, task: &Task, width: usize) -> (usize, usize) {
+        let count = width / self.kv_heads;
+        (task.kv * count, count)
+    }
+
+    /// Copies the columns of a task's heads out of a packed tensor of `width` heads.
+    fn heads_of(&self, data: &[f32], task: &Task, width: usize) -> Buffer {
+        let (first, count) = self.place(task, width);
+        let mut out = Buffer::new(task.len * count * self.head);
+        for (i, out) in out.chunks_exact_mut(count * self.head).enumerate() {
+            let at = ((task.start + i) * width + first) * self.head;
+            out.copy_from_slice(&data[at..at + out.len()]);
         }
         out
+    }
+
+    /// Puts a task's dense columns back into a packed tensor of `width` heads.
+    fn put(&self, to: &mut [f32], task: &Task, width: usize, from: &[f32]) {
+        let (first, count) = self.place(task, width);
+        for (i, row) in from.chunks_exact(count * self.head).enumerate() {
+            let at = ((task.start + i) * width + first) * self.head;
+            to[at..at + row.len()].copy_from_slice(row);
+        }
     }
 
     fn turn_all(&self, rows: &mut [f32], heads: usize, back: bool) {
@@ -116,41 +144,46 @@ impl Attention {
         }
     }
 
-    /// Returns turned q [len, group * head], turned k and plain v [len, head].
-    fn inputs(&self, task: &Task, qkv: [&[f32]; 3]) -> [Vec<f32>; 3] {
-        let group = self.group();
-        let mut q = self.heads_of(qkv[0], task, self.heads, (task.kv * group, group));
-        let mut k = self.heads_of(qkv[1], task, self.kv_heads, (task.kv, 1));
-        let v = self.heads_of(qkv[2], task, self.kv_heads, (task.kv, 1));
-        self.turn_all(&mut q, group, false);
+    fn inputs(&self, task: &Task, qkv: [&[f32]; 3]) -> Inputs {
+        let mut q = self.heads_of(qkv[0], task, self.heads);
+        let mut k = self.heads_of(qkv[1], task, self.kv_heads);
+        let v = self.heads_of(qkv[2], task, self.kv_heads);
+        self.turn_all(&mut q, self.group(), false);
         self.turn_all(&mut k, 1, false);
-        [q, k, v]
+        Inputs { q, k, v }
     }
 
-    /// Returns the causal probabilities [len, len] of one query head.
-    fn probabilities(&self, len: usize, q: Mat<'_>, k: &[f32]) -> Vec<f32> {
-        let mut p = vec![0.0; len * len];
-        let product = (q, Mat::new(k, self.head).t());
-        matmul(MatMut::new(&mut p, len), false, self.scale(), product, Threads::One);
-        for (i, row) in p.chunks_exact_mut(len).enumerate() {
-            let (seen, hidden) = row.split_at_mut(i + 1);
-            softmax_row(seen);
-            hidden.fill(0.0);
+    /// Returns the places of queries from `from` on in what has a line for each query head, and how
+    /// many keys the last of them sees.
+    fn block(&self, from: usize, len: usize) -> (std::ops::Range<usize>, usize) {
+        let seen = (from + QUERIES).min(len);
+        let width = self.group() * self.head;
+        (from * width..seen * width, seen)
+    }
+
+    /// Returns the causal probabilities [queries * group, seen] of queries from `from` on.
+    fn probabilities(&self, from: usize, q: &[f32], k: &[f32]) -> Buffer {
+        let seen = k.len() / self.head;
+        let mut p = Buffer::new(q.len() / self.head * seen);
+        let product = self.product().scaled(self.scale());
+        let (q, k) = (Mat::new(q, self.head), Mat::new(k, self.head).t());
+        product.run(MatMut::new(&mut p, seen), q, k);
+        for (i, row) in p.chunks_exact_mut(seen).enumerate() {
+            let (past, future) = row.split_at_mut(from + i / self.group() + 1);
+            softmax_row(past);
+            future.fill(0.0);
         }
         p
     }
 
-    fn forward_task(&self, task: &Task, qkv: [&[f32]; 3]) -> Vec<f32> {
-        let [q, k, v] = self.inputs(task, qkv);
-        let (len, width) = (task.len, self.group() * self.head);
-        let mut out = vec![0.0; len * width];
-        for h in 0..self.group() {
-            let at = h * self.head;
-            let q = Mat::strided(&q[at..], len, self.head, width);
-            let p = self.probabilities(len, q, &k);
-            let to = MatMut::strided(&mut out[at..], len, self.head, width);
-            let product = (Mat::new(&p, len), Mat::new(&v, self.head));
-            matmul(to, false, 1.0, product, Threads::One);
+    fn forward_task(&self, task: &Task, qkv: [&[f32]; 3]) -> Buffer {
+        let Inputs { q, k, v } = self.inputs(task, qkv);
+        let mut out = Buffer::new(q.len());
+        for from in (0..task.len).step_by(QUERIES) {
+            let (at, seen) = self.block(from, task.len);
+            let p = self.probabilities(from, &q[at.clone()], &k[..seen * self.head]);
+            let v = Mat::new(&v[..seen * self.head], self.head);
+            self.product().run(MatMut::new(&mut out[at], self.head), Mat::new(&p, seen), v);
         }
         out
     }
@@ -158,111 +191,60 @@ impl Attention {
     /// With P the probabilities and D the row sums of dO * O: dV = P^T dO,
     /// dS = P * (dO V^T - D) * scale, dQ = dS K, dK = dS^T Q.
     fn backward_task(&self, task: &Task, qkv: [&[f32]; 3], out: &[f32], dout: &[f32]) -> Grads {
-        let [q, k, v] = self.inputs(task, qkv);
-        let (len, head, group) = (task.len, self.head, self.group());
-        let width = group * head;
-        let heads = (task.kv * group, group);
-        let out = self.heads_of(out, task, self.heads, heads);
-        let dout = self.heads_of(dout, task, self.heads, heads);
+        let Inputs { q, k, v } = self.inputs(task, qkv);
+        let (len, head) = (task.len, self.head);
+        let out = self.heads_of(out, task, self.heads);
+        let dout = self.heads_of(dout, task, self.heads);
+        let (product, sum) = (self.product(), self.product().added());
         let mut grads =
-            Grads { q: vec![0.0; q.len()], k: vec![0.0; k.len()], v: vec![0.0; v.len()] };
-        let mut ds = vec![0.0; len * len];
-        for h in 0..group {
-            let at = h * head;
-            let q_head = Mat::strided(&q[at..], len, head, width);
-            let dout_head = Mat::strided(&dout[at..], len, head, width);
-            let mut p = self.probabilities(len, q_head, &k);
-            let product = (Mat::new(&p, len).t(), dout_head);
-            matmul(MatMut::new(&mut grads.v, head), true, 1.0, product, Threads::One);
-            let product = (dout_head, Mat::new(&v, head).t());
-            matmul(MatMut::new(&mut ds, len), false, 1.0, product, Threads::One);
-            for i in 0..len {
-                let row = i * width + at..i * width + at + head;
-                let shift = dot(&dout[row.clone()], &out[row]);
-                let range = i * len..(i + 1) * len;
-                for (p, ds) in p[range.clone()].iter_mut().zip(&ds[range]) {
-                    *p *= (ds - shift) * self.scale();
-                }
+            Grads { q: Buffer::new(q.len()), k: Buffer::zeros(k.len()), v: Buffer::zeros(v.len()) };
+        for from in (0..len).step_by(QUERIES) {
+            let (at, seen) = self.block(from, len);
+            let keys = ..seen * head;
+            let (q_at, dout_at) = (Mat::new(&q[at.clone()], head), &dout[at.clone()]);
+            let mut p = self.probabilities(from, &q[at.clone()], &k[keys]);
+            let dout_mat = Mat::new(dout_at, head);
+            sum.run(MatMut::new(&mut grads.v[keys], head), Mat::new(&p, seen).t(), dout_mat);
+            let mut ds = Buffer::new(p.len());
+            product.run(MatMut::new(&mut ds, seen), dout_mat, Mat::new(&v[keys], head).t());
+            let lines = dout_at.chunks_exact(head).zip(out[at.clone()].chunks_exact(head));
+            let scores = p.chunks_exact_mut(seen).zip(ds.chunks_exact(seen));
+            for ((p, ds), (dout, out)) in scores.zip(lines) {
+                softmax_back_row(p, ds, dot(dout, out), self.scale());
             }
-            let to = MatMut::strided(&mut grads.q[at..], len, head, width);
-            matmul(to, false, 1.0, (Mat::new(&p, len), Mat::new(&k, head)), Threads::One);
-            let product = (Mat::new(&p, len).t(), q_head);
-            matmul(MatMut::new(&mut grads.k, head), true, 1.0, product, Threads::One);
+            let p = Mat::new(&p, seen);
+            product.run(MatMut::new(&mut grads.q[at], head), p, Mat::new(&k[keys], head));
+            sum.run(MatMut::new(&mut grads.k[keys], head), p.t(), q_at);
         }
-        self.turn_all(&mut grads.q, group, true);
+        self.turn_all(&mut grads.q, self.group(), true);
         self.turn_all(&mut grads.k, 1, true);
         grads
     }
 
-    /// Puts a task's dense columns back into a packed tensor `width` heads wide.
-    fn put(&self, to: &mut [f32], task: &Task, width: usize, from: (usize, usize, &[f32])) {
-        let (first, count, data) = from;
-        for (i, row) in data.chunks_exact(count * self.head).enumerate() {
-            let at = ((task.start + i) * width + first) * self.head;
-            to[at..at + row.len()].copy_from_slice(row);
-        }
-    }
-}
-
-impl CustomOp3 for Attention {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let qkv = [elements(q, q_layout)?, elements(k, k_layout)?, elements(v, v_layout)?];
+    /// Computes the output from q, k and v.
+    pub(super) fn forward(&self, qkv: [&[f32]; 3], to: &mut [f32]) {
         let tasks = self.tasks();
-        let parts: Vec<_> = tasks.par_iter().map(|task| self.forward_task(task, qkv)).collect();
-        let mut out = vec![0.0; qkv[0].len()];
+        let parts: Vec<Buffer> =
+            tasks.par_iter().map(|task| self.forward_task(task, qkv)).collect();
         for (task, part) in tasks.iter().zip(&parts) {
-            let group = self.group();
-            self.put(&mut out, task, self.heads, (task.kv * group, group, part));
+            self.put(to, task, self.heads, part);
         }
-        Ok((CpuStorage::F32(out), q_layout.shape().clone()))
     }
 
-    fn bwd(
+    /// Computes the gradients of q, k and v from those of the output.
+    pub(super) fn backward(
         &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        res: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
+        qkv: [&[f32]; 3],
+        (out, dout): (&[f32], &[f32]),
+        [dq, dk, dv]: [&mut [f32]; 3],
+    ) {
         let tasks = self.tasks();
-        let run = |q: &[f32], k: &[f32], v: &[f32], out: &[f32], dout: &[f32]| -> Vec<Grads> {
-            let one = |task| self.backward_task(task, [q, k, v], out, dout);
-            tasks.par_iter().map(one).collect()
-        };
-        let parts = with_elements(q, |q| {
-            with_elements(k, |k| {
-                with_elements(v, |v| {
-                    with_elements(res, |o| with_elements(&grad, |g| run(q, k, v, o, g)))
-                })
-            })
-        })?????;
-        let mut dq = vec![0.0; q.elem_count()];
-        let mut dk = vec![0.0; k.elem_count()];
-        let mut dv = vec![0.0; v.elem_count()];
-        let group = self.group();
+        let of = |task: &Task| self.backward_task(task, qkv, out, dout);
+        let parts: Vec<Grads> = tasks.par_iter().map(of).collect();
         for (task, part) in tasks.iter().zip(&parts) {
-            self.put(&mut dq, task, self.heads, (task.kv * group, group, &part.q));
-            self.put(&mut dk, task, self.kv_heads, (task.kv, 1, &part.k));
-            self.put(&mut dv, task, self.kv_heads, (task.kv, 1, &part.v));
+            self.put(dq, task, self.heads, &part.q);
+            self.put(dk, task, self.kv_heads, &part.k);
+            self.put(dv, task, self.kv_heads, &part.v);
         }
-        Ok((
-            Some(Tensor::from_vec(dq, q.shape(), q.device())?),
-            Some(Tensor::from_vec(dk, k.shape(), k.device())?),
-            Some(Tensor::from_vec(dv, v.shape(), v.device())?),
-        ))
     }
 }

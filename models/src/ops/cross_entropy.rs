@@ -1,97 +1,127 @@
-//! Cross-entropy over supervised tokens only, in chunks, so that the logits of a batch never
-//! stand in memory at once.
+//! Cross-entropy over supervised tokens only, block by block of the vocabulary, so that the logits
+//! of a batch never stand in memory at once.
+//!
+//! Loss and gradient come of one pass: the sum over the vocabulary runs relative to the greatest
+//! logit so far, and so does the gradient, which is scaled down when a greater one comes (as in
+//! Milakov and Gimelshein, 2018). The gradient is kept for the backward pass, which multiplies it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{Frozen, elements, with_elements};
-use crate::kernels::{Mat, MatMut, Threads, exp, matmul};
+use crate::kernels::{Isa, Mat, MatMut, Product, add_scaled, exp, exp_row, max_row};
 
-/// Supervised tokens whose logits are held at once.
-const CHUNK: usize = 64;
+/// Supervised tokens that are looked at together.
+const TOKENS: usize = 1024;
+/// Ids of the vocabulary whose logits are held at once.
+const IDS: usize = 2048;
 
 /// Sum of -ln p(target) over the targets. Shapes: hidden [tokens, width] -> [1].
 pub struct CrossEntropy {
-    /// Output embedding, [vocabulary, width].
-    pub head: Frozen,
-    /// Width of the hidden states.
-    pub width: usize,
-    /// (token whose hidden state predicts, id that it should predict).
-    pub targets: Arc<[(usize, u32)]>,
+    head: Frozen,
+    width: usize,
+    targets: Arc<[(usize, u32)]>,
+    isa: Isa,
+    /// Gradient of the loss, [targets, width]; made in the forward pass where it will be needed.
+    gradient: Option<OnceLock<Vec<f32>>>,
+}
+
+/// What a token's sum over the vocabulary has come to.
+#[derive(Clone, Copy)]
+struct Sum {
+    /// Greatest logit so far.
+    top: f32,
+    /// Sum of e^(logit - top).
+    sum: f32,
+    /// Logit of the target.
+    target: f32,
 }
 
 impl CrossEntropy {
-    fn vocabulary(&self) -> usize {
-        self.head.len() / self.width
+    /// Makes the loss with an output embedding `head` [vocabulary, width] and
+    /// (token whose hidden state predicts, id that it should predict).
+    pub fn new(head: Frozen, width: usize, targets: Arc<[(usize, u32)]>, isa: Isa) -> Self {
+        Self { head, width, targets, isa, gradient: None }
     }
 
-    fn gather(&self, hidden: &[f32], targets: &[(usize, u32)]) -> Vec<f32> {
-        let row = |(at, _): &(usize, u32)| hidden[at * self.width..(at + 1) * self.width].to_vec();
-        targets.iter().flat_map(row).collect()
+    /// Makes the gradient together with the loss.
+    #[must_use]
+    pub fn with_gradient(self) -> Self {
+        Self { gradient: Some(OnceLock::new()), ..self }
     }
 
-    fn logits(&self, rows: &[f32]) -> Vec<f32> {
-        let vocabulary = self.vocabulary();
-        let mut logits = vec![0.0; rows.len() / self.width * vocabulary];
-        let product = (Mat::new(rows, self.width), Mat::new(&self.head, self.width).t());
-        matmul(MatMut::new(&mut logits, vocabulary), false, 1.0, product, Threads::All);
-        logits
-    }
-
-    /// Returns the losses of `targets` (nats), in order.
-    pub fn losses(&self, hidden: &[f32]) -> Vec<f64> {
-        let mut losses = Vec::with_capacity(self.targets.len());
-        for targets in self.targets.chunks(CHUNK) {
-            let logits = self.logits(&self.gather(hidden, targets));
-            let rows = logits.par_chunks(self.vocabulary()).zip(targets);
-            losses.par_extend(rows.map(|(row, (_, id))| {
-                let (top, sum) = log_sum(row);
-                f64::from(top) + f64::from(sum).ln() - f64::from(row[*id as usize])
+    /// Returns the losses of the targets (nats), in order, and their gradients [targets, width]
+    /// where these are wanted.
+    fn losses(&self, hidden: &[f32]) -> (Vec<f64>, Vec<f32>) {
+        let (mut losses, mut gradients) = (Vec::with_capacity(self.targets.len()), Vec::new());
+        for targets in self.targets.chunks(TOKENS) {
+            let row = |(at, _): &(usize, u32)| &hidden[at * self.width..(at + 1) * self.width];
+            let rows: Vec<f32> = targets.iter().flat_map(row).copied().collect();
+            let mut gradient = vec![0.0; if self.gradient.is_some() { rows.len() } else { 0 }];
+            let sums = self.sums(&rows, targets, &mut gradient);
+            losses.extend(sums.iter().map(|Sum { top, sum, target }| {
+                f64::from(*top) + f64::from(*sum).ln() - f64::from(*target)
             }));
+            let rows = gradient.chunks_exact_mut(self.width).zip(&sums).zip(targets);
+            for ((row, sum), (_, id)) in rows {
+                let share = 1.0 / sum.sum;
+                let of_target = &self.head[*id as usize * self.width..][..self.width];
+                row.iter_mut().zip(of_target).for_each(|(v, e)| *v = *v * share - e);
+            }
+            gradients.append(&mut gradient);
         }
-        losses
+        (losses, gradients)
     }
 
-    /// dlogits = (softmax - onehot) * upstream; dhidden = dlogits E.
-    fn backward(&self, hidden: &[f32], upstream: f32) -> Vec<f32> {
-        let vocabulary = self.vocabulary();
-        let mut dhidden = vec![0.0; hidden.len()];
-        for targets in self.targets.chunks(CHUNK) {
-            let mut logits = self.logits(&self.gather(hidden, targets));
-            logits.par_chunks_mut(vocabulary).zip(targets).for_each(|(row, (_, id))| {
-                let (top, sum) = log_sum(row);
-                let scale = upstream / sum;
-                for v in row.iter_mut() {
-                    *v = exp(*v - top) * scale;
-                }
-                row[*id as usize] -= upstream;
-            });
-            let mut part = vec![0.0; targets.len() * self.width];
-            let product = (Mat::new(&logits, vocabulary), Mat::new(&self.head, self.width));
-            matmul(MatMut::new(&mut part, self.width), false, 1.0, product, Threads::All);
-            for (row, (at, _)) in part.chunks_exact(self.width).zip(targets) {
-                let to = &mut dhidden[at * self.width..(at + 1) * self.width];
-                to.iter_mut().zip(row).for_each(|(to, from)| *to += from);
+    /// Sums over the vocabulary, and e^(logit - top) E into `gradient` where it has room.
+    fn sums(&self, rows: &[f32], targets: &[(usize, u32)], gradient: &mut [f32]) -> Vec<Sum> {
+        let none = Sum { top: f32::NEG_INFINITY, sum: 0.0, target: f32::NAN };
+        let mut sums = vec![none; targets.len()];
+        let mut logits = vec![0.0; targets.len() * IDS];
+        let product = Product::new(self.isa);
+        for (block, head) in self.head.chunks(IDS * self.width).enumerate() {
+            let ids = head.len() / self.width;
+            let logits = &mut logits[..targets.len() * ids];
+            let head = Mat::new(head, self.width);
+            product.run(MatMut::new(logits, ids), Mat::new(rows, self.width), head.t());
+            let factors: Vec<f32> = logits
+                .par_chunks_exact_mut(ids)
+                .zip(sums.par_iter_mut())
+                .zip(targets)
+                .map(|((row, sum), (_, id))| {
+                    sum.take(row, (*id as usize).wrapping_sub(block * IDS))
+                })
+                .collect();
+            if gradient.is_empty() {
+                continue;
             }
+            for (row, factor) in gradient.chunks_exact_mut(self.width).zip(factors) {
+                if factor != 1.0 {
+                    row.iter_mut().for_each(|v| *v *= factor);
+                }
+            }
+            let to = MatMut::new(gradient, self.width);
+            product.added().run(to, Mat::new(logits, ids), head);
         }
-        dhidden
+        sums
     }
 }
 
-/// Returns the greatest value and the sum of e^(value - greatest), in sixteen running sums.
-fn log_sum(row: &[f32]) -> (f32, f32) {
-    let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
-    let mut lanes = [0.0_f32; 16];
-    let (chunks, rest) = row.as_chunks::<16>();
-    for chunk in chunks {
-        for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane += exp(v - top);
+impl Sum {
+    /// Takes a block's logits in, and turns them into e^(logit - top). Returns what earlier sums
+    /// were multiplied by.
+    fn take(&mut self, row: &mut [f32], target: usize) -> f32 {
+        if let Some(logit) = row.get(target) {
+            self.target = *logit;
         }
+        let top = max_row(row).max(self.top);
+        let factor = if top > self.top { exp(self.top - top) } else { 1.0 };
+        self.top = top;
+        self.sum = self.sum * factor + exp_row(row, top);
+        factor
     }
-    let rest: f32 = rest.iter().map(|v| exp(v - top)).sum();
-    (top, lanes.iter().sum::<f32>() + rest)
 }
 
 impl CustomOp1 for CrossEntropy {
@@ -100,14 +130,26 @@ impl CustomOp1 for CrossEntropy {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let sum: f64 = self.losses(elements(storage, layout)?).iter().sum();
+        let (losses, gradients) = self.losses(elements(storage, layout)?);
+        if let Some(gradient) = &self.gradient {
+            // Another forward pass over the same states would make the same.
+            let _ = gradient.set(gradients);
+        }
+        let sum: f64 = losses.iter().sum();
         Ok((CpuStorage::F32(vec![sum as f32]), Shape::from(1)))
     }
 
     fn bwd(&self, hidden: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let upstream = grad.contiguous()?.to_vec1::<f32>()?;
-        let upstream = upstream.first().copied().unwrap_or(0.0);
-        let dhidden = with_elements(hidden, |hidden| self.backward(hidden, upstream))?;
+        let Some(gradient) = self.gradient.as_ref().and_then(OnceLock::get) else {
+            candle_core::bail!("a loss that was made without its gradient");
+        };
+        let upstream = grad.contiguous()?;
+        let upstream = with_elements(&upstream, |grad| grad.first().copied().unwrap_or(0.0))?;
+        let mut dhidden = vec![0.0; hidden.elem_count()];
+        for (row, (at, _)) in gradient.chunks_exact(self.width).zip(self.targets.iter()) {
+            let to = &mut dhidden[at * self.width..(at + 1) * self.width];
+            add_scaled(to, row, upstream);
+        }
         Ok(Some(Tensor::from_vec(dhidden, hidden.shape(), hidden.device())?))
     }
 }

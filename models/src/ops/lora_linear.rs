@@ -1,12 +1,11 @@
 //! A frozen linear layer with a low-rank update (Hu et al., 2021):
 //! y = x W^T + s * drop(x) A^T B^T.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rand_chacha::rand_core::RngCore;
 use rayon::prelude::*;
 
-use super::{Frozen, elements, with_elements};
-use crate::kernels::{Mat, MatMut, Threads, matmul};
+use super::buffers::Buffer;
+use crate::kernels::{Isa, Mat, MatMut, Product, Term, Threads, run_all};
 use crate::rng;
 
 /// Which elements of the input the low-rank branch sees, recomputed from its key when needed.
@@ -28,6 +27,21 @@ impl Dropout {
 
     /// Writes drop(x) / (1 - rate) into `out`; rows of `width` have streams of their own.
     fn apply(&self, x: &[f32], width: usize, out: &mut [f32]) {
+        self.each(x, width, out, |out, kept| *out = kept);
+    }
+
+    /// Adds drop(x) / (1 - rate) to `out`.
+    fn add(&self, x: &[f32], width: usize, out: &mut [f32]) {
+        self.each(x, width, out, |out, kept| *out += kept);
+    }
+
+    fn each(
+        &self,
+        x: &[f32],
+        width: usize,
+        out: &mut [f32],
+        put: impl Fn(&mut f32, f32) + Send + Sync,
+    ) {
         let scale = 256.0 / (256.0 - f32::from(self.below));
         let key = rng::stream(self.seed, "dropout", self.index);
         let rows = out.par_chunks_mut(width).zip(x.par_chunks(width)).enumerate();
@@ -37,140 +51,112 @@ impl Dropout {
             stream.set_word_pos((row * width.next_multiple_of(64) / 4) as u128);
             stream.fill_bytes(&mut bytes);
             for ((out, x), byte) in out.iter_mut().zip(x).zip(&bytes) {
-                *out = if *byte < self.below { 0.0 } else { x * scale };
+                put(out, if *byte < self.below { 0.0 } else { x * scale });
             }
         });
     }
 }
 
-/// A frozen linear layer with a trainable low-rank update.
+/// A frozen linear layer with a trainable low-rank update, and the numbers of the update.
 ///
 /// Shapes: x [tokens, inputs], A [rank, inputs], B [outputs, rank] -> [tokens, outputs].
-pub struct LoraLinear {
+#[derive(Clone)]
+pub(super) struct Linear<'a> {
     /// Frozen weight, [outputs, inputs].
-    pub weight: Frozen,
+    pub(super) weight: &'a [f32],
     /// Width of the input.
-    pub inputs: usize,
+    pub(super) inputs: usize,
+    /// A and B; none where the layer is not adapted.
+    pub(super) pair: Option<(&'a [f32], &'a [f32])>,
     /// Scale of the update: alpha / rank, or alpha / sqrt(rank) for rsLoRA.
-    pub scale: f32,
+    pub(super) scale: f32,
     /// Dropout of the update's input, in training.
-    pub dropout: Option<Dropout>,
+    pub(super) dropout: Option<Dropout>,
 }
 
-impl LoraLinear {
+impl<'a> Linear<'a> {
     fn outputs(&self) -> usize {
         self.weight.len() / self.inputs
     }
 
-    /// Returns the input of the low-rank branch.
-    fn branch_input<'a>(&self, x: &'a [f32], scratch: &'a mut Vec<f32>) -> &'a [f32] {
-        match &self.dropout {
-            Some(dropout) if dropout.below > 0 => {
-                scratch.resize(x.len(), 0.0);
-                dropout.apply(x, self.inputs, scratch);
-                scratch
-            }
-            _ => x,
-        }
+    fn rank(&self) -> usize {
+        self.pair.map_or(0, |(a, _)| a.len() / self.inputs)
     }
 
-    fn forward(&self, x: &[f32], a: &[f32], b: &[f32]) -> Vec<f32> {
-        let (inputs, outputs) = (self.inputs, self.outputs());
-        let (tokens, rank) = (x.len() / inputs, a.len() / inputs);
-        let mut out = vec![0.0; tokens * outputs];
-        let frozen = Mat::new(&self.weight, inputs).t();
-        let ab = (Mat::new(x, inputs), frozen);
-        matmul(MatMut::new(&mut out, outputs), false, 1.0, ab, Threads::All);
-        let mut scratch = Vec::new();
-        let seen = self.branch_input(x, &mut scratch);
-        let mut down = vec![0.0; tokens * rank];
-        let ab = (Mat::new(seen, inputs), Mat::new(a, inputs).t());
-        matmul(MatMut::new(&mut down, rank), false, 1.0, ab, Threads::All);
-        let ab = (Mat::new(&down, rank), Mat::new(b, rank).t());
-        matmul(MatMut::new(&mut out, outputs), true, self.scale, ab, Threads::All);
-        out
+    fn drops(&self) -> Option<&Dropout> {
+        self.dropout.as_ref().filter(|dropout| dropout.below > 0)
+    }
+
+    /// Computes the outputs of several layers with the same input; `add` adds them to what stands
+    /// there.
+    pub(super) fn forward(isa: Isa, x: &[f32], add: bool, layers: &mut [(&Self, &mut [f32])]) {
+        let Some(inputs) = layers.first().map(|(layer, _)| layer.inputs) else { return };
+        let tokens = x.len() / inputs;
+        let down = |layer: &Self| Buffer::new(tokens * layer.rank());
+        let mut downs: Vec<Buffer> = layers.iter().map(|(layer, _)| down(layer)).collect();
+        let mut terms = Vec::with_capacity(2 * layers.len());
+        for ((layer, out), down) in layers.iter_mut().zip(&mut downs) {
+            let (outputs, rank) = (layer.outputs(), layer.rank());
+            let frozen = Mat::new(layer.weight, inputs).t();
+            terms.push(Term { add, ..Term::new(MatMut::new(out, outputs), frozen) });
+            if let (Some((a, _)), None) = (layer.pair, layer.drops()) {
+                terms.push(Term::new(MatMut::new(down, rank), Mat::new(a, inputs).t()));
+            }
+        }
+        run_all(isa, Threads::All, Mat::new(x, inputs), terms);
+        for ((layer, out), down) in layers.iter_mut().zip(&mut downs) {
+            let Some((a, b)) = layer.pair else { continue };
+            let (outputs, rank) = (layer.outputs(), layer.rank());
+            if let Some(dropout) = layer.drops() {
+                let mut seen = Buffer::new(x.len());
+                dropout.apply(x, inputs, &mut seen);
+                let (seen, a) = (Mat::new(&seen, inputs), Mat::new(a, inputs).t());
+                Product::new(isa).run(MatMut::new(down, rank), seen, a);
+            }
+            let update = Product::new(isa).added().scaled(layer.scale);
+            update.run(MatMut::new(out, outputs), Mat::new(down, rank), Mat::new(b, rank).t());
+        }
     }
 
     /// With u = s * dy B: dA = u^T drop(x), dB = s * dy^T (drop(x) A^T), dx = dy W + drop(u A).
-    fn backward(&self, x: &[f32], ab: (&[f32], &[f32]), dy: &[f32]) -> [Vec<f32>; 3] {
-        let (a, b) = ab;
-        let (inputs, outputs) = (self.inputs, self.outputs());
-        let (tokens, rank) = (x.len() / inputs, a.len() / inputs);
-        let mut scratch = Vec::new();
-        let seen = self.branch_input(x, &mut scratch);
-        let dy_mat = Mat::new(dy, outputs);
-
-        let mut down = vec![0.0; tokens * rank];
-        let product = (Mat::new(seen, inputs), Mat::new(a, inputs).t());
-        matmul(MatMut::new(&mut down, rank), false, 1.0, product, Threads::All);
-        let mut db = vec![0.0; b.len()];
-        let product = (dy_mat.t(), Mat::new(&down, rank));
-        matmul(MatMut::new(&mut db, rank), false, self.scale, product, Threads::All);
-
-        let mut u = vec![0.0; tokens * rank];
-        let product = (dy_mat, Mat::new(b, rank));
-        matmul(MatMut::new(&mut u, rank), false, self.scale, product, Threads::All);
-        let mut da = vec![0.0; a.len()];
-        let product = (Mat::new(&u, rank).t(), Mat::new(seen, inputs));
-        matmul(MatMut::new(&mut da, inputs), false, 1.0, product, Threads::All);
-
-        let mut dx = vec![0.0; x.len()];
-        let back = (Mat::new(&u, rank), Mat::new(a, inputs));
-        let mut add = false;
-        if let Some(dropout) = self.dropout.as_ref().filter(|d| d.below > 0) {
-            let mut branch = vec![0.0; x.len()];
-            matmul(MatMut::new(&mut branch, inputs), false, 1.0, back, Threads::All);
-            dropout.apply(&branch, inputs, &mut dx);
-            add = true;
-        }
-        let frozen = (dy_mat, Mat::new(&self.weight, inputs));
-        matmul(MatMut::new(&mut dx, inputs), add, 1.0, frozen, Threads::All);
-        if !add {
-            matmul(MatMut::new(&mut dx, inputs), true, 1.0, back, Threads::All);
-        }
-        [dx, da, db]
-    }
-}
-
-impl CustomOp3 for LoraLinear {
-    fn name(&self) -> &'static str {
-        "lora-linear"
-    }
-
-    fn cpu_fwd(
+    ///
+    /// Writes dx, or adds it to what stands there, and writes dA and dB.
+    pub(super) fn backward(
         &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let x = elements(x, x_layout)?;
-        let out = self.forward(x, elements(a, a_layout)?, elements(b, b_layout)?);
-        let shape = Shape::from((x.len() / self.inputs, self.outputs()));
-        Ok((CpuStorage::F32(out), shape))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        a: &Tensor,
-        b: &Tensor,
-        _res: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let [dx, da, db] = with_elements(x, |xs| {
-            with_elements(a, |a| {
-                with_elements(b, |b| with_elements(&grad, |dy| self.backward(xs, (a, b), dy)))
-            })
-        })????;
-        let device = x.device();
-        Ok((
-            Some(Tensor::from_vec(dx, x.shape(), device)?),
-            Some(Tensor::from_vec(da, a.shape(), device)?),
-            Some(Tensor::from_vec(db, b.shape(), device)?),
-        ))
+        isa: Isa,
+        (x, dy): (&[f32], &[f32]),
+        (dx, add): (&mut [f32], bool),
+        (da, db): (&mut [f32], &mut [f32]),
+    ) {
+        let (inputs, outputs, rank) = (self.inputs, self.outputs(), self.rank());
+        let tokens = x.len() / inputs;
+        let dy = Mat::new(dy, outputs);
+        let of_x =
+            Term { add, ..Term::new(MatMut::new(dx, inputs), Mat::new(self.weight, inputs)) };
+        let Some((a, b)) = self.pair else {
+            return run_all(isa, Threads::All, dy, vec![of_x]);
+        };
+        let product = Product::new(isa);
+        let mut u = Buffer::new(tokens * rank);
+        let of_u = Term::new(MatMut::new(&mut u, rank), Mat::new(b, rank));
+        run_all(isa, Threads::All, dy, vec![of_x, Term { scale: self.scale, ..of_u }]);
+        let mut dropped = Buffer::new(if self.drops().is_some() { x.len() } else { 0 });
+        if let Some(dropout) = self.drops() {
+            dropout.apply(x, inputs, &mut dropped);
+        }
+        let seen = Mat::new(if self.drops().is_some() { &dropped } else { x }, inputs);
+        let (a, u) = (Mat::new(a, inputs), Mat::new(&u, rank));
+        let mut down = Buffer::new(tokens * rank);
+        product.run(MatMut::new(&mut down, rank), seen, a.t());
+        product.scaled(self.scale).run(MatMut::new(db, rank), dy.t(), Mat::new(&down, rank));
+        product.run(MatMut::new(da, inputs), u.t(), seen);
+        match self.drops() {
+            None => product.added().run(MatMut::new(dx, inputs), u, a),
+            Some(dropout) => {
+                let mut branch = Buffer::new(x.len());
+                product.run(MatMut::new(&mut branch, inputs), u, a);
+                dropout.add(&branch, inputs, dx);
+            }
+        }
     }
 }

@@ -5,21 +5,23 @@
 //! `twin` composes the same operations from stock candle ops: their reference in tests.
 
 mod attention;
+mod block;
+mod buffers;
 mod cross_entropy;
 mod lora_linear;
 mod rms_norm;
-mod swiglu;
 #[cfg(test)]
 mod tests;
 pub mod twin;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
-pub use attention::{Attention, Rope};
+pub use attention::Rope;
+pub use block::{Block, Kept, Slot};
+pub(crate) use buffers::release;
 pub use cross_entropy::CrossEntropy;
-pub use lora_linear::{Dropout, LoraLinear};
+pub use lora_linear::Dropout;
 pub use rms_norm::RmsNorm;
-pub use swiglu::SwiGlu;
 
 /// Frozen numbers, shared by all that read them.
 pub type Frozen = std::sync::Arc<[f32]>;

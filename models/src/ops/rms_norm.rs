@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{Frozen, elements, with_elements};
-use crate::kernels::{dot, rms_norm_row};
+use crate::kernels::{rms_norm_back_row, rms_norm_row};
 
 /// RMS norm with frozen weight. Shapes: x [tokens, width] -> [tokens, width].
 pub struct RmsNorm {
@@ -29,7 +29,6 @@ impl CustomOp1 for RmsNorm {
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
-    /// With r = 1/rms and g = dy * w: dx = r * (g - x * r^2 * mean(g * x)).
     fn bwd(&self, x: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let grad = grad.contiguous()?;
         let width = self.weight.len();
@@ -38,14 +37,7 @@ impl CustomOp1 for RmsNorm {
             with_elements(&grad, |dy| {
                 let rows = dx.par_chunks_mut(width).zip(x.par_chunks(width));
                 rows.zip(dy.par_chunks(width)).for_each(|((dx, x), dy)| {
-                    let r = 1.0 / (dot(x, x) / width as f32 + self.eps).sqrt();
-                    for ((dx, dy), w) in dx.iter_mut().zip(dy).zip(self.weight.iter()) {
-                        *dx = dy * w;
-                    }
-                    let shift = dot(dx, x) / width as f32 * r * r;
-                    for (dx, x) in dx.iter_mut().zip(x) {
-                        *dx = r * (*dx - x * shift);
-                    }
+                    rms_norm_back_row(x, &self.weight, dy, self.eps, dx);
                 });
             })
         })??;

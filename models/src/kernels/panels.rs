@@ -1,0 +1,209 @@
+//! Products in f32: factors are copied into panels that lie as a microkernel reads them.
+//!
+//! A microkernel keeps a tile of the output in registers while it passes over `DEPTH` numbers of
+//! both factors (Goto and van de Geijn, 2008). The output is the sum over such passes, in order.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::product::{Lent, panels_of};
+use super::{Mat, Threads};
+
+/// Numbers that a tile is summed over in one pass: a panel of `b` stays in the first-level cache.
+const DEPTH: usize = 256;
+
+/// A tile of the output, and how it is computed.
+pub(super) trait Tile {
+    /// Rows.
+    const ROWS: usize;
+    /// Columns.
+    const COLS: usize;
+
+    /// Computes `out[ROWS * COLS]` from panels a [depth, ROWS] and b [depth, COLS].
+    ///
+    /// # Safety
+    /// The machine has the path, and the slices have these lengths.
+    unsafe fn compute(a: &[f32], b: &[f32], out: &mut [f32]);
+}
+
+thread_local! {
+    /// A panel of `b`, and a tile.
+    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+}
+
+/// Computes products whose shapes were checked, on a path that the machine has.
+pub(super) fn run<T: Tile>(threads: Threads, a: Mat<'_>, terms: &[Lent<'_>]) {
+    let packed = packed_a::<T>(threads, a);
+    let task = |(term, panel): (usize, usize)| {
+        SCRATCH.with_borrow_mut(|(of_b, tile)| {
+            of_b.resize(DEPTH * T::COLS, 0.0);
+            tile.resize(T::ROWS * T::COLS, 0.0);
+            columns::<T>(terms[term], &packed, panel, (of_b, tile));
+        });
+    };
+    let panels = panels_of(terms, T::COLS);
+    match threads {
+        Threads::One => panels.into_iter().for_each(task),
+        Threads::All => panels.into_par_iter().for_each(task),
+    }
+}
+
+/// Computes the columns of a panel.
+fn columns<T: Tile>(
+    term: Lent<'_>,
+    a: &[f32],
+    panel: usize,
+    (of_b, tile): (&mut [f32], &mut [f32]),
+) {
+    let Lent { out, b, .. } = term;
+    let inner = b.rows();
+    let col = panel * T::COLS;
+    let width = T::COLS.min(out.cols - col);
+    for from in (0..inner.max(1)).step_by(DEPTH) {
+        let depth = DEPTH.min(inner - from);
+        let of_b = &mut of_b[..depth * T::COLS];
+        pack(b, (from, col), T::COLS, of_b);
+        for block in 0..out.rows.div_ceil(T::ROWS) {
+            let at = (block * inner + from) * T::ROWS;
+            // SAFETY: the caller has asked for the path, and both slices are `depth` deep.
+            unsafe { T::compute(&a[at..at + depth * T::ROWS], of_b, tile) };
+            let add = term.add || from > 0;
+            let row = block * T::ROWS;
+            for (i, line) in tile.chunks_exact(T::COLS).enumerate().take(out.rows - row) {
+                // SAFETY: the row and `width` columns from `col` on lie inside the output, and no
+                // other panel has these columns.
+                let to = unsafe { std::slice::from_raw_parts_mut(out.at(row + i, col), width) };
+                let scale = term.scale;
+                if add {
+                    to.iter_mut().zip(line).for_each(|(to, v)| *to += scale * v);
+                } else {
+                    to.iter_mut().zip(line).for_each(|(to, v)| *to = scale * v);
+                }
+            }
+        }
+    }
+}
+
+/// Copies `a` into blocks of rows: [block][inner][ROWS], with zeros behind its last row.
+fn packed_a<T: Tile>(threads: Threads, a: Mat<'_>) -> Vec<f32> {
+    let inner = a.cols();
+    let mut packed = vec![0.0; a.rows().div_ceil(T::ROWS) * T::ROWS * inner];
+    let fill = |(block, to): (usize, &mut [f32])| pack(a.t(), (0, block * T::ROWS), T::ROWS, to);
+    let size = (T::ROWS * inner).max(1);
+    match threads {
+        Threads::One => packed.chunks_exact_mut(size).enumerate().for_each(fill),
+        Threads::All => packed.par_chunks_exact_mut(size).enumerate().for_each(fill),
+    }
+    packed
+}
+
+/// Copies `width` columns of `b` from (row, col) on into `to` [depth, width], with zeros behind its
+/// last column.
+fn pack(b: Mat<'_>, (row, col): (usize, usize), width: usize, to: &mut [f32]) {
+    if b.is_by_rows() {
+        for (i, to) in to.chunks_exact_mut(width).enumerate() {
+            let from = b.piece(row + i, col, width);
+            to[..from.len()].copy_from_slice(from);
+            to[from.len()..].fill(0.0);
+        }
+        return;
+    }
+    // Sixteen numbers of each line at a time, so that what is written stays in the cache.
+    for (step, to) in to.chunks_mut(width * 16).enumerate() {
+        for j in 0..width {
+            let from = b.piece(col + j, row + step * 16, to.len() / width);
+            let places = to[j..].iter_mut().step_by(width);
+            if from.is_empty() {
+                places.for_each(|to| *to = 0.0);
+            } else {
+                places.zip(from).for_each(|(to, from)| *to = *from);
+            }
+        }
+    }
+}
+
+/// Portable code.
+pub(super) struct Scalar;
+
+impl Tile for Scalar {
+    const ROWS: usize = 4;
+    const COLS: usize = 16;
+
+    unsafe fn compute(a: &[f32], b: &[f32], out: &mut [f32]) {
+        let mut sums = [[0.0_f32; 16]; 4];
+        for (a, b) in a.as_chunks::<4>().0.iter().zip(b.as_chunks::<16>().0) {
+            for (sums, a) in sums.iter_mut().zip(a) {
+                for (sum, b) in sums.iter_mut().zip(b) {
+                    *sum += a * b;
+                }
+            }
+        }
+        out.copy_from_slice(sums.as_flattened());
+    }
+}
+
+/// Writes one path: its rows, the vectors of a row, and its intrinsics.
+#[cfg(target_arch = "x86_64")]
+macro_rules! path {
+    ($(#[$doc:meta])* $name:ident, $feature:literal, $rows:literal, $width:literal,
+     [$zero:ident, $load:ident, $one:ident, $fma:ident, $store:ident]) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl Tile for $name {
+            const ROWS: usize = $rows;
+            const COLS: usize = 2 * $width;
+
+            unsafe fn compute(a: &[f32], b: &[f32], out: &mut [f32]) {
+                use std::arch::x86_64::*;
+
+                #[target_feature(enable = $feature)]
+                fn compute(a: &[f32], b: &[f32], out: &mut [f32]) {
+                    let mut sums = [[$zero(); 2]; $rows];
+                    let b = b.as_chunks::<{ 2 * $width }>().0;
+                    for (a, b) in a.as_chunks::<$rows>().0.iter().zip(b) {
+                        // SAFETY: `b` holds two vectors.
+                        let (b0, b1) =
+                            unsafe { ($load(b.as_ptr()), $load(b.as_ptr().add($width))) };
+                        for (sums, a) in sums.iter_mut().zip(a) {
+                            let a = $one(*a);
+                            sums[0] = $fma(a, b0, sums[0]);
+                            sums[1] = $fma(a, b1, sums[1]);
+                        }
+                    }
+                    let out = out.as_chunks_mut::<{ 2 * $width }>().0;
+                    for (out, sums) in out.iter_mut().zip(sums) {
+                        // SAFETY: `out` holds two vectors.
+                        unsafe {
+                            $store(out.as_mut_ptr(), sums[0]);
+                            $store(out.as_mut_ptr().add($width), sums[1]);
+                        }
+                    }
+                }
+                // SAFETY: the caller promises that the machine has the path.
+                unsafe { compute(a, b, out) }
+            }
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+path!(
+    /// 512-bit vectors: 28 sums, two vectors of `b` and one of `a` fill the registers.
+    Avx512,
+    "avx512f",
+    14,
+    16,
+    [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps]
+);
+
+#[cfg(target_arch = "x86_64")]
+path!(
+    /// 256-bit vectors: 12 sums, two vectors of `b` and one of `a`.
+    Avx2,
+    "avx2,fma",
+    6,
+    8,
+    [_mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps]
+);

@@ -1,0 +1,63 @@
+//! Memory of passes, used again: a layer's intermediate results are as large as those of the next,
+//! and asking the system for them anew costs as much as some of the work.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+static FREE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
+
+/// Gives the memory that nobody uses back to the system.
+pub(crate) fn release() {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// Numbers of no meaning until they are written. Their memory is given back when they are dropped.
+pub(super) struct Buffer(Vec<f32>);
+
+impl Buffer {
+    /// Takes memory for so many numbers.
+    pub(super) fn new(len: usize) -> Self {
+        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |(_, one): &(usize, &Vec<f32>)| one.capacity() >= len;
+        let best = free.iter().enumerate().filter(fits).min_by_key(|(_, one)| one.capacity());
+        // Where none is long enough the longest grows, so that there are never more than are used
+        // at once.
+        let longest = || free.iter().enumerate().max_by_key(|(_, one)| one.capacity());
+        let at = best.or_else(longest).map(|(at, _)| at);
+        let mut memory = at.map(|at| free.swap_remove(at)).unwrap_or_default();
+        drop(free);
+        if memory.capacity() < len {
+            memory = vec![0.0; len];
+        }
+        memory.resize(len, 0.0);
+        Self(memory)
+    }
+
+    /// Takes memory and fills it with zeros.
+    pub(super) fn zeros(len: usize) -> Self {
+        let mut buffer = Self::new(len);
+        buffer.fill(0.0);
+        buffer
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.0);
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.0
+    }
+}
