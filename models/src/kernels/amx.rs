@@ -17,7 +17,7 @@ use std::thread::LocalKey;
 
 use rayon::prelude::*;
 
-use super::product::{Lent, panels_of};
+use super::product::{Lent, Part, parts_of};
 use super::{Mat, Threads};
 
 /// Rows or columns of a tile of numbers, and numbers that one tile is summed over.
@@ -25,7 +25,7 @@ const SIDE: usize = 16;
 const DEPTH: usize = 32;
 /// Tiles that a square is summed over in one pass: its columns of `b` stay in the second-level
 /// cache.
-const PASS: usize = 64;
+const PASS: usize = 18;
 
 /// A line of a tile.
 #[derive(Clone, Copy)]
@@ -117,16 +117,16 @@ pub(super) fn run(threads: Threads, a: Mat<'_>, terms: &[Lent<'_>]) {
     lent(&ROWS, (tiles, EMPTY), |packed| {
         pack_a(threads, a, packed);
         let packed: &[Tile] = packed;
-        let task = |(term, panel): (usize, usize)| {
+        let task = |part: Part| {
             lent(&COLUMNS, (PASS.min(depth), [EMPTY; 2]), |of_b| {
                 // SAFETY: `is_here` holds for whoever asks for this path.
-                unsafe { columns(terms[term], packed, panel, of_b) };
+                unsafe { columns(terms[part.term], packed, part, of_b) };
             });
         };
-        let panels = panels_of(terms, 2 * SIDE);
+        let parts = parts_of(terms, threads, (2 * SIDE, 2 * SIDE));
         match threads {
-            Threads::One => panels.into_iter().for_each(task),
-            Threads::All => panels.into_par_iter().for_each(task),
+            Threads::One => parts.into_iter().for_each(task),
+            Threads::All => parts.into_par_iter().for_each(task),
         }
     });
 }
@@ -158,6 +158,18 @@ fn pack_block(a: Mat<'_>, row: usize, tiles: &mut [Tile]) {
     }
 }
 
+/// Where the numbers of pairs stand when two vectors were rounded into one: the low half holds the
+/// first of each pair, the high half the second.
+const ORDER: [u16; DEPTH] = {
+    let mut order = [0; DEPTH];
+    let mut i = 0;
+    while i < DEPTH {
+        order[i] = (i / 2 + i % 2 * SIDE) as u16;
+        i += 1;
+    }
+    order
+};
+
 /// The lines of a tile, in registers.
 type Lines = [__m512i; SIDE];
 
@@ -187,11 +199,8 @@ fn lines(from: Mat<'_>, line: usize, at: usize) -> Lines {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn pairs(from: Mat<'_>, line: usize, at: usize) -> Lines {
-    // The low half of what is rounded holds the first of each pair, the high half the second.
-    let both = _mm512_set1_epi32(0x0010_0000);
-    let places = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15].map(|i: i32| i | i << 16);
     // SAFETY: the array is as long as the vector.
-    let order = _mm512_add_epi32(both, unsafe { _mm512_loadu_si512(places.as_ptr().cast()) });
+    let order = unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) };
     let mut read = [_mm512_setzero_si512(); SIDE];
     for (i, to) in read.iter_mut().enumerate() {
         let first = vector(from.piece(line + 2 * i, at, SIDE));
@@ -253,12 +262,12 @@ fn turned(lines: Lines) -> Lines {
     v
 }
 
-/// Computes 32 columns of the output.
+/// Computes rows of 32 columns of the output.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn columns(term: Lent<'_>, a: &[Tile], panel: usize, of_b: &mut [[Tile; 2]]) {
-    let Lent { out, b, .. } = term;
+fn columns(term: Lent<'_>, a: &[Tile], part: Part, of_b: &mut [[Tile; 2]]) {
+    let b = term.b;
     let depth = b.rows().div_ceil(DEPTH);
-    let col = panel * 2 * SIDE;
+    let col = part.panel * 2 * SIDE;
     configure();
     for from in (0..depth.max(1)).step_by(PASS) {
         let steps = PASS.min(depth - from);
@@ -273,7 +282,7 @@ fn columns(term: Lent<'_>, a: &[Tile], panel: usize, of_b: &mut [[Tile; 2]]) {
             }
         }
         let add = term.add || from > 0;
-        for block in 0..out.rows.div_ceil(2 * SIDE) {
+        for block in part.blocks.0..part.blocks.1 {
             let at = |half: usize| (2 * block + half) * depth + from;
             let of_a = [&a[at(0)..at(0) + steps], &a[at(1)..at(1) + steps]];
             square(Lent { add, ..term }, (block * 2 * SIDE, col), of_a, &of_b[..steps]);

@@ -7,11 +7,11 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::product::{Lent, panels_of};
+use super::product::{Lent, Part, parts_of};
 use super::{Mat, Threads};
 
 /// Numbers that a tile is summed over in one pass: a panel of `b` stays in the first-level cache.
-const DEPTH: usize = 256;
+const DEPTH: usize = 384;
 
 /// A tile of the output, and how it is computed.
 pub(super) trait Tile {
@@ -35,36 +35,33 @@ thread_local! {
 /// Computes products whose shapes were checked, on a path that the machine has.
 pub(super) fn run<T: Tile>(threads: Threads, a: Mat<'_>, terms: &[Lent<'_>]) {
     let packed = packed_a::<T>(threads, a);
-    let task = |(term, panel): (usize, usize)| {
+    let task = |part: Part| {
         SCRATCH.with_borrow_mut(|(of_b, tile)| {
             of_b.resize(DEPTH * T::COLS, 0.0);
             tile.resize(T::ROWS * T::COLS, 0.0);
-            columns::<T>(terms[term], &packed, panel, (of_b, tile));
+            columns::<T>(terms[part.term], &packed, part, (of_b, tile));
         });
     };
-    let panels = panels_of(terms, T::COLS);
+    let parts = parts_of(terms, threads, (T::ROWS, T::COLS));
     match threads {
-        Threads::One => panels.into_iter().for_each(task),
-        Threads::All => panels.into_par_iter().for_each(task),
+        Threads::One => parts.into_iter().for_each(task),
+        Threads::All => parts.into_par_iter().for_each(task),
     }
 }
 
-/// Computes the columns of a panel.
-fn columns<T: Tile>(
-    term: Lent<'_>,
-    a: &[f32],
-    panel: usize,
-    (of_b, tile): (&mut [f32], &mut [f32]),
-) {
+/// Computes rows of the columns of a panel.
+fn columns<T: Tile>(term: Lent<'_>, a: &[f32], part: Part, (of_b, tile): (&mut [f32], &mut [f32])) {
     let Lent { out, b, .. } = term;
     let inner = b.rows();
-    let col = panel * T::COLS;
+    let col = part.panel * T::COLS;
     let width = T::COLS.min(out.cols - col);
-    for from in (0..inner.max(1)).step_by(DEPTH) {
-        let depth = DEPTH.min(inner - from);
+    // Passes of equal length, so that the last is not a short one.
+    let pass = inner.div_ceil(inner.div_ceil(DEPTH).max(1)).max(1);
+    for from in (0..inner.max(1)).step_by(pass) {
+        let depth = pass.min(inner - from);
         let of_b = &mut of_b[..depth * T::COLS];
         pack(b, (from, col), T::COLS, of_b);
-        for block in 0..out.rows.div_ceil(T::ROWS) {
+        for block in part.blocks.0..part.blocks.1 {
             let at = (block * inner + from) * T::ROWS;
             // SAFETY: the caller has asked for the path, and both slices are `depth` deep.
             unsafe { T::compute(&a[at..at + depth * T::ROWS], of_b, tile) };
@@ -104,6 +101,10 @@ fn pack(b: Mat<'_>, (row, col): (usize, usize), width: usize, to: &mut [f32]) {
     if b.is_by_rows() {
         for (i, to) in to.chunks_exact_mut(width).enumerate() {
             let from = b.piece(row + i, col, width);
+            if from.len() == width {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                continue;
+            }
             to[..from.len()].copy_from_slice(from);
             to[from.len()..].fill(0.0);
         }

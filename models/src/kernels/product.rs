@@ -121,12 +121,39 @@ pub fn run_all(isa: Isa, threads: Threads, a: Mat<'_>, mut terms: Vec<Term<'_>>)
     }
 }
 
-/// Lists the panels of all terms, `width` columns each: (term, panel).
-pub(super) fn panels_of(terms: &[Lent<'_>], width: usize) -> Vec<(usize, usize)> {
-    let of = |(at, term): (usize, &Lent<'_>)| {
-        (0..term.out.cols.div_ceil(width)).map(move |panel| (at, panel))
-    };
-    terms.iter().enumerate().flat_map(of).collect()
+/// A part of a product that one task computes: a term, columns of it, and rows of them.
+#[derive(Clone, Copy)]
+pub(super) struct Part {
+    pub(super) term: usize,
+    pub(super) panel: usize,
+    /// First and last block of rows.
+    pub(super) blocks: (usize, usize),
+}
+
+/// Cuts terms into parts, panels of `width` columns and blocks of `height` rows: where there are
+/// few panels, rows are shared among the threads too.
+pub(super) fn parts_of(
+    terms: &[Lent<'_>],
+    threads: Threads,
+    (height, width): (usize, usize),
+) -> Vec<Part> {
+    /// Parts for each thread, so that none waits long for the last.
+    const PARTS: usize = 4;
+    let panels = |term: &Lent<'_>| term.out.cols.div_ceil(width);
+    let all: usize = terms.iter().map(panels).sum();
+    let wanted = if threads == Threads::One { 1 } else { PARTS * super::threads() };
+    let blocks = terms.first().map_or(0, |term| term.out.rows.div_ceil(height));
+    let cuts = wanted.div_ceil(all.max(1)).clamp(1, blocks.max(1));
+    let step = blocks.div_ceil(cuts).max(1);
+    let mut parts = Vec::with_capacity(all * cuts);
+    for (at, term) in terms.iter().enumerate() {
+        for panel in 0..panels(term) {
+            let of = |from: usize| (from, (from + step).min(blocks));
+            let part = |blocks| Part { term: at, panel, blocks };
+            parts.extend((0..blocks).step_by(step).map(of).map(part));
+        }
+    }
+    parts
 }
 
 #[cfg(test)]
