@@ -2,7 +2,9 @@
 //! and the highest memory. `benches/peers/train_peft.py` does the same with PyTorch and PEFT.
 //!
 //! `cargo run --release -p models --example train_speed -- MODEL [--kernels NAME] [--rows 4]
-//! [--length 256] [--steps 6] [--threads 2]`
+//! [--length 256] [--steps 6] [--threads 2] [--start DIR]`
+//!
+//! `--start` begins with an adapter that PEFT wrote, so that both can be compared step by step.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -55,9 +57,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         longest: length,
         isa,
     };
-    let fresh = Adapter::fresh(&lora, &weights.config, 7);
-    let mut trainer = Trainer::new(weights, &fresh, spec)?;
-    let (mut seconds, mut losses) = (Vec::new(), Vec::new());
+    let start = match options.get("--start") {
+        Some(dir) => read_adapter(Path::new(dir), &weights)?,
+        None => Adapter::fresh(&lora, &weights.config, 7),
+    };
+    let mut trainer = Trainer::new(weights, &start, spec)?;
+    let (mut seconds, mut losses, mut norms) = (Vec::new(), Vec::new(), Vec::new());
     for step in 0..WARMING + steps {
         let begun = Instant::now();
         let made = trainer.step(&[batch.iter().collect()])?;
@@ -65,6 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             seconds.push(begun.elapsed().as_secs_f64());
         }
         losses.push(made.loss);
+        norms.push(made.gradient_norm);
     }
     let mut sorted = seconds.clone();
     sorted.sort_by(f64::total_cmp);
@@ -75,9 +81,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         "step_seconds": seconds,
         "peak_rss_mb": peak_rss_mb(),
         "losses": losses,
+        "gradient_norms": norms,
     });
     println!("{line}");
     Ok(())
+}
+
+fn read_adapter(dir: &Path, weights: &Weights) -> Result<Adapter, Box<dyn Error>> {
+    let config = std::fs::read(dir.join("adapter_config.json"))?;
+    let tensors = std::fs::read(dir.join("adapter_model.safetensors"))?;
+    Ok(models::peft::read(&config, &tensors, &weights.config)?)
 }
 
 fn load(path: &Path) -> Result<Arc<Weights>, Box<dyn Error>> {

@@ -201,9 +201,19 @@ impl Trainer {
     pub fn resume(&mut self, adapter: &Adapter, state: &[u8], step: u64) -> Result<(), ModelError> {
         let failed = |e: safetensors::SafeTensorError| ModelError::Adapter(e.to_string());
         let file = SafeTensors::deserialize(state).map_err(failed)?;
-        for i in 0..self.optimiser.first.len() {
-            self.optimiser.first[i] = peft::numbers(&file, &format!("first.{i:05}"))?;
-            self.optimiser.second[i] = peft::numbers(&file, &format!("second.{i:05}"))?;
+        let moments =
+            [("first", &mut self.optimiser.first), ("second", &mut self.optimiser.second)];
+        for (name, moments) in moments {
+            for (i, moment) in moments.iter_mut().enumerate() {
+                let name = format!("{name}.{i:05}");
+                let numbers = peft::numbers(&file, &name)?;
+                if numbers.len() != moment.len() {
+                    let (found, wanted) = (numbers.len(), moment.len());
+                    let what = format!("{name} has {found} numbers where {wanted} are expected");
+                    return Err(ModelError::Adapter(what));
+                }
+                *moment = numbers;
+            }
         }
         self.vars = LoraVars::new(adapter)?;
         self.optimiser.step = step;

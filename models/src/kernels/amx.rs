@@ -2,9 +2,9 @@
 //!
 //! A tile holds 16 lines of 64 bytes (Intel's Software Developer's Manual, volume 1, chapter 18).
 //! `tdpbf16ps c, a, b` adds to c [16, 16] in f32 the product of a [16, 32] in bf16 and b [32, 16],
-//! of which a line holds the pairs of two rows: b[2p][j], b[2p + 1][j]. Both factors are copied into
-//! such tiles of 1 KiB, one for each 32 numbers that are summed over; the output is computed in
-//! squares of 32 x 32, so that each tile that is loaded is used twice.
+//! of which a line holds the pairs of two rows: b[2p][j], b[2p + 1][j]. Both factors are copied
+//! into such tiles of 1 KiB, one for each 32 numbers that are summed over; the output is computed
+//! in squares of 32 x 32, so that each tile that is loaded is used twice.
 //!
 //! Numbers that are no longer normal are taken for zero, and so are such results (ibid.).
 
@@ -18,6 +18,7 @@ use std::thread::LocalKey;
 use rayon::prelude::*;
 
 use super::product::{Lent, Part, parts_of};
+use super::turn::turned;
 use super::{Mat, Threads};
 
 /// Rows or columns of a tile of numbers, and numbers that one tile is summed over.
@@ -227,41 +228,6 @@ fn rounded(low: __m512, high: __m512) -> __m512i {
     unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
 }
 
-/// Turns a tile of pairs: line i of the result holds the i-th pair of every line.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn turned(lines: Lines) -> Lines {
-    // Squares of two, then of four within the quarters of the vectors, then the quarters.
-    let (mut v, mut w) = (lines, lines);
-    for i in 0..8 {
-        w[2 * i] = _mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]);
-        w[2 * i + 1] = _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]);
-    }
-    for i in 0..4 {
-        let [a, b, c, d] = [w[4 * i], w[4 * i + 1], w[4 * i + 2], w[4 * i + 3]];
-        v[4 * i] = _mm512_unpacklo_epi64(a, c);
-        v[4 * i + 1] = _mm512_unpackhi_epi64(a, c);
-        v[4 * i + 2] = _mm512_unpacklo_epi64(b, d);
-        v[4 * i + 3] = _mm512_unpackhi_epi64(b, d);
-    }
-    for i in 0..4 {
-        // v[4 r + i] holds column 4 q + i of rows 4 r to 4 r + 3 in its q-th quarter.
-        let [a, b, c, d] = [v[i], v[4 + i], v[8 + i], v[12 + i]];
-        w[i] = _mm512_shuffle_i32x4::<0x88>(a, b);
-        w[4 + i] = _mm512_shuffle_i32x4::<0xdd>(a, b);
-        w[8 + i] = _mm512_shuffle_i32x4::<0x88>(c, d);
-        w[12 + i] = _mm512_shuffle_i32x4::<0xdd>(c, d);
-    }
-    for i in 0..4 {
-        let [a, b, c, d] = [w[i], w[4 + i], w[8 + i], w[12 + i]];
-        v[i] = _mm512_shuffle_i32x4::<0x88>(a, c);
-        v[4 + i] = _mm512_shuffle_i32x4::<0x88>(b, d);
-        v[8 + i] = _mm512_shuffle_i32x4::<0xdd>(a, c);
-        v[12 + i] = _mm512_shuffle_i32x4::<0xdd>(b, d);
-    }
-    v
-}
-
 /// Computes rows of 32 columns of the output.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 fn columns(term: Lent<'_>, a: &[Tile], part: Part, of_b: &mut [[Tile; 2]]) {
@@ -396,36 +362,5 @@ unsafe fn accumulate(add: bool, a: [&[Tile]; 2], b: &[[Tile; 2]], out: *mut f32,
             steps = inout(reg) b.len() => _,
             options(nostack),
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tile_of_pairs_is_turned() {
-        if !is_here() {
-            return;
-        }
-        let mut tile = EMPTY;
-        for (i, line) in tile.0.iter_mut().enumerate() {
-            for (j, v) in line.0.iter_mut().enumerate() {
-                *v = (i * DEPTH + j) as u16;
-            }
-        }
-        let mut turned = EMPTY;
-        // SAFETY: the machine has the path, and both are 1 KiB without meaning of their own.
-        unsafe {
-            let lines: Lines = std::mem::transmute::<Tile, Lines>(tile);
-            put(&mut turned, super::turned(lines));
-        }
-        for i in 0..SIDE {
-            for j in 0..SIDE {
-                for half in 0..2 {
-                    assert_eq!(turned.0[i].0[2 * j + half], tile.0[j].0[2 * i + half], "{i} {j}");
-                }
-            }
-        }
     }
 }

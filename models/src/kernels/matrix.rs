@@ -107,7 +107,8 @@ pub(super) struct Shared<'a> {
     lent: std::marker::PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: the pointer is used by `at` only, whose callers promise that no two threads use one place.
+// SAFETY: the pointer is used by `at` only, whose callers promise that no two threads use one
+// place.
 unsafe impl Send for Shared<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for Shared<'_> {}

@@ -12,6 +12,8 @@ mod matrix;
 mod panels;
 mod product;
 mod rows;
+#[cfg(target_arch = "x86_64")]
+mod turn;
 
 use std::sync::OnceLock;
 

@@ -10,8 +10,9 @@ use rayon::prelude::*;
 use super::product::{Lent, Part, parts_of};
 use super::{Mat, Threads};
 
-/// Numbers that a tile is summed over in one pass: a panel of `b` stays in the first-level cache.
-const DEPTH: usize = 384;
+/// Numbers that a tile is summed over in one pass: a block of `a` stays in the first-level cache, a
+/// panel of `b` in the second.
+const DEPTH: usize = 640;
 
 /// A tile of the output, and how it is computed.
 pub(super) trait Tile {
@@ -25,11 +26,25 @@ pub(super) trait Tile {
     /// # Safety
     /// The machine has the path, and the slices have these lengths.
     unsafe fn compute(a: &[f32], b: &[f32], out: &mut [f32]);
+
+    /// Writes the part of a tile that lies inside the output.
+    ///
+    /// # Safety
+    /// The machine has the path, (row, col) lies inside the output, and no other thread has the
+    /// tile's place.
+    unsafe fn put(tile: &[f32], term: Lent<'_>, at: (usize, usize));
+
+    /// Copies columns of a factor: see [`copy`].
+    ///
+    /// # Safety
+    /// The machine has the path.
+    unsafe fn copy(from: Mat<'_>, at: (usize, usize), width: usize, to: &mut [f32]);
 }
 
 thread_local! {
     /// A panel of `b`, and a tile.
-    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
+    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> =
+        const { RefCell::new((Vec::new(), Vec::new())) };
 }
 
 /// Computes products whose shapes were checked, on a path that the machine has.
@@ -51,33 +66,24 @@ pub(super) fn run<T: Tile>(threads: Threads, a: Mat<'_>, terms: &[Lent<'_>]) {
 
 /// Computes rows of the columns of a panel.
 fn columns<T: Tile>(term: Lent<'_>, a: &[f32], part: Part, (of_b, tile): (&mut [f32], &mut [f32])) {
-    let Lent { out, b, .. } = term;
+    let b = term.b;
     let inner = b.rows();
     let col = part.panel * T::COLS;
-    let width = T::COLS.min(out.cols - col);
     // Passes of equal length, so that the last is not a short one.
     let pass = inner.div_ceil(inner.div_ceil(DEPTH).max(1)).max(1);
     for from in (0..inner.max(1)).step_by(pass) {
         let depth = pass.min(inner - from);
         let of_b = &mut of_b[..depth * T::COLS];
-        pack(b, (from, col), T::COLS, of_b);
+        // SAFETY: the caller has asked for the path.
+        unsafe { T::copy(b, (from, col), T::COLS, of_b) };
         for block in part.blocks.0..part.blocks.1 {
             let at = (block * inner + from) * T::ROWS;
             // SAFETY: the caller has asked for the path, and both slices are `depth` deep.
             unsafe { T::compute(&a[at..at + depth * T::ROWS], of_b, tile) };
-            let add = term.add || from > 0;
-            let row = block * T::ROWS;
-            for (i, line) in tile.chunks_exact(T::COLS).enumerate().take(out.rows - row) {
-                // SAFETY: the row and `width` columns from `col` on lie inside the output, and no
-                // other panel has these columns.
-                let to = unsafe { std::slice::from_raw_parts_mut(out.at(row + i, col), width) };
-                let scale = term.scale;
-                if add {
-                    to.iter_mut().zip(line).for_each(|(to, v)| *to += scale * v);
-                } else {
-                    to.iter_mut().zip(line).for_each(|(to, v)| *to = scale * v);
-                }
-            }
+            let term = Lent { add: term.add || from > 0, ..term };
+            // SAFETY: as above; the block and the panel lie inside the output, and no other part
+            // has both.
+            unsafe { T::put(tile, term, (block * T::ROWS, col)) };
         }
     }
 }
@@ -86,7 +92,10 @@ fn columns<T: Tile>(term: Lent<'_>, a: &[f32], part: Part, (of_b, tile): (&mut [
 fn packed_a<T: Tile>(threads: Threads, a: Mat<'_>) -> Vec<f32> {
     let inner = a.cols();
     let mut packed = vec![0.0; a.rows().div_ceil(T::ROWS) * T::ROWS * inner];
-    let fill = |(block, to): (usize, &mut [f32])| pack(a.t(), (0, block * T::ROWS), T::ROWS, to);
+    let fill = |(block, to): (usize, &mut [f32])| {
+        // SAFETY: the caller has asked for the path.
+        unsafe { T::copy(a.t(), (0, block * T::ROWS), T::ROWS, to) };
+    };
     let size = (T::ROWS * inner).max(1);
     match threads {
         Threads::One => packed.chunks_exact_mut(size).enumerate().for_each(fill),
@@ -95,31 +104,79 @@ fn packed_a<T: Tile>(threads: Threads, a: Mat<'_>) -> Vec<f32> {
     packed
 }
 
-/// Copies `width` columns of `b` from (row, col) on into `to` [depth, width], with zeros behind its
-/// last column.
-fn pack(b: Mat<'_>, (row, col): (usize, usize), width: usize, to: &mut [f32]) {
-    if b.is_by_rows() {
+/// Copies `width` columns of `from` from (row, col) on into `to` [depth, width], with zeros behind
+/// its last column.
+#[inline(always)]
+fn copy(from: Mat<'_>, (row, col): (usize, usize), width: usize, to: &mut [f32]) {
+    if from.is_by_rows() {
         for (i, to) in to.chunks_exact_mut(width).enumerate() {
-            let from = b.piece(row + i, col, width);
-            if from.len() == width {
-                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-                continue;
+            let piece = from.piece(row + i, col, width);
+            if piece.len() == width {
+                to.iter_mut().zip(piece).for_each(|(to, v)| *to = *v);
+            } else {
+                to[..piece.len()].copy_from_slice(piece);
+                to[piece.len()..].fill(0.0);
             }
-            to[..from.len()].copy_from_slice(from);
-            to[from.len()..].fill(0.0);
         }
         return;
     }
     // Sixteen numbers of each line at a time, so that what is written stays in the cache.
     for (step, to) in to.chunks_mut(width * 16).enumerate() {
         for j in 0..width {
-            let from = b.piece(col + j, row + step * 16, to.len() / width);
+            let piece = from.piece(col + j, row + step * 16, to.len() / width);
             let places = to[j..].iter_mut().step_by(width);
-            if from.is_empty() {
+            if piece.is_empty() {
                 places.for_each(|to| *to = 0.0);
             } else {
-                places.zip(from).for_each(|(to, from)| *to = *from);
+                places.zip(piece).for_each(|(to, v)| *to = *v);
             }
+        }
+    }
+}
+
+/// The same for 512-bit vectors, which turn squares of 16 x 16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn copy_turned(from: Mat<'_>, (row, col): (usize, usize), width: usize, to: &mut [f32]) {
+    if from.is_by_rows() {
+        for (i, to) in to.chunks_exact_mut(width).enumerate() {
+            super::turn::copy(from.piece(row + i, col, width), to);
+        }
+        return;
+    }
+    for (step, to) in to.chunks_mut(width * 16).enumerate() {
+        let depth = to.len() / width;
+        for j in (0..width).step_by(16) {
+            let lanes = (width - j).min(16);
+            let line = |i: usize| -> &[f32] {
+                if i < lanes { from.piece(col + j + i, row + step * 16, depth) } else { &[] }
+            };
+            let lines = std::array::from_fn(line);
+            if lines.iter().all(|line| line.is_empty()) {
+                to.chunks_exact_mut(width).for_each(|to| to[j..j + lanes].fill(0.0));
+            } else {
+                super::turn::turn(lines, &mut to[j..], (lanes, width));
+            }
+        }
+    }
+}
+
+/// Writes the part of a tile that lies inside the output.
+///
+/// # Safety
+/// As [`Tile::put`].
+#[inline(always)]
+unsafe fn put(cols: usize, tile: &[f32], term: Lent<'_>, (row, col): (usize, usize)) {
+    let (out, scale) = (term.out, term.scale);
+    let width = cols.min(out.cols - col);
+    for (i, line) in tile.chunks_exact(cols).enumerate().take(out.rows - row) {
+        // SAFETY: the row and `width` columns from `col` on lie inside the output, and nobody else
+        // has them, as the caller promises.
+        let to = unsafe { std::slice::from_raw_parts_mut(out.at(row + i, col), width) };
+        if term.add {
+            to.iter_mut().zip(line).for_each(|(to, v)| *to += scale * v);
+        } else {
+            to.iter_mut().zip(line).for_each(|(to, v)| *to = scale * v);
         }
     }
 }
@@ -142,13 +199,22 @@ impl Tile for Scalar {
         }
         out.copy_from_slice(sums.as_flattened());
     }
+
+    unsafe fn put(tile: &[f32], term: Lent<'_>, at: (usize, usize)) {
+        // SAFETY: the caller promises the same.
+        unsafe { put(Self::COLS, tile, term, at) };
+    }
+
+    unsafe fn copy(from: Mat<'_>, at: (usize, usize), width: usize, to: &mut [f32]) {
+        copy(from, at, width, to);
+    }
 }
 
 /// Writes one path: its rows, the vectors of a row, and its intrinsics.
 #[cfg(target_arch = "x86_64")]
 macro_rules! path {
     ($(#[$doc:meta])* $name:ident, $feature:literal, $rows:literal, $width:literal,
-     [$zero:ident, $load:ident, $one:ident, $fma:ident, $store:ident]) => {
+     [$zero:ident, $load:ident, $one:ident, $fma:ident, $store:ident], $copy:ident) => {
         $(#[$doc])*
         pub(super) struct $name;
 
@@ -185,6 +251,25 @@ macro_rules! path {
                 // SAFETY: the caller promises that the machine has the path.
                 unsafe { compute(a, b, out) }
             }
+
+            unsafe fn put(tile: &[f32], term: Lent<'_>, at: (usize, usize)) {
+                #[target_feature(enable = $feature)]
+                fn put_all(tile: &[f32], term: Lent<'_>, at: (usize, usize)) {
+                    // SAFETY: the caller promises the same.
+                    unsafe { put(2 * $width, tile, term, at) };
+                }
+                // SAFETY: the caller promises that the machine has the path.
+                unsafe { put_all(tile, term, at) }
+            }
+
+            unsafe fn copy(from: Mat<'_>, at: (usize, usize), width: usize, to: &mut [f32]) {
+                #[target_feature(enable = $feature)]
+                fn copy_all(from: Mat<'_>, at: (usize, usize), width: usize, to: &mut [f32]) {
+                    $copy(from, at, width, to);
+                }
+                // SAFETY: the caller promises that the machine has the path.
+                unsafe { copy_all(from, at, width, to) }
+            }
         }
     };
 }
@@ -196,7 +281,8 @@ path!(
     "avx512f",
     14,
     16,
-    [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps]
+    [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps],
+    copy_turned
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -206,5 +292,6 @@ path!(
     "avx2,fma",
     6,
     8,
-    [_mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps]
+    [_mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps],
+    copy
 );

@@ -1,7 +1,7 @@
 //! Matrix products for training, on the path that is asked for.
 //!
-//! Every number of a product is summed in one order: the same on any number of threads, and whatever
-//! else is computed beside it.
+//! Every number of a product is summed in one order: the same on any number of threads, and
+//! whatever else is computed beside it.
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;

@@ -227,7 +227,13 @@ dispatched! {
 dispatched! {
     /// Writes the gradient of an RMS norm: with r = 1 / rms and g = upstream * weight,
     /// r * (g - x * r^2 * mean(g * x)).
-    pub fn rms_norm_back_row(x: &[f32], weight: &[f32], upstream: &[f32], eps: f32, out: &mut [f32]) {
+    pub fn rms_norm_back_row(
+        x: &[f32],
+        weight: &[f32],
+        upstream: &[f32],
+        eps: f32,
+        out: &mut [f32]
+    ) {
         let width = x.len() as f32;
         let r = 1.0 / (inner(x, x) / width + eps).sqrt();
         for ((out, upstream), w) in out.iter_mut().zip(upstream).zip(weight) {
