@@ -89,23 +89,30 @@ fn inner(a: &[f32], b: &[f32]) -> f32 {
     lanes_sum(lanes) + rest
 }
 
-/// Softmax of a row, to be compiled into whichever path calls it.
+/// e^(x - shift) of a row and its sum, to be compiled into whichever path calls it.
 #[inline(always)]
-fn softmax(row: &mut [f32]) {
-    let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+fn exps(row: &mut [f32], shift: f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (chunks, rest) = row.as_chunks_mut::<LANES>();
     for chunk in chunks {
         for l in 0..LANES {
-            chunk[l] = exp(chunk[l] - top);
+            chunk[l] = exp(chunk[l] - shift);
             lanes[l] += chunk[l];
         }
     }
     let mut sum = lanes_sum(lanes);
     for v in rest {
-        *v = exp(*v - top);
+        *v = exp(*v - shift);
         sum += *v;
     }
+    sum
+}
+
+/// Softmax of a row, to be compiled into whichever path calls it.
+#[inline(always)]
+fn softmax(row: &mut [f32]) {
+    let top = row.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));
+    let sum = exps(row, top);
     let scale = 1.0 / sum;
     for v in row {
         *v *= scale;
@@ -189,20 +196,7 @@ dispatched! {
 dispatched! {
     /// Turns a row into e^(x - shift) and returns the sum.
     pub fn exp_row(row: &mut [f32], shift: f32) -> f32 {
-        let mut lanes = [0.0_f32; LANES];
-        let (chunks, rest) = row.as_chunks_mut::<LANES>();
-        for chunk in chunks {
-            for l in 0..LANES {
-                chunk[l] = exp(chunk[l] - shift);
-                lanes[l] += chunk[l];
-            }
-        }
-        let mut sum = lanes_sum(lanes);
-        for v in rest {
-            *v = exp(*v - shift);
-            sum += *v;
-        }
-        sum
+        exps(row, shift)
     }
 }
 

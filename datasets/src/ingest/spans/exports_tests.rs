@@ -276,6 +276,16 @@ fn generations_say_what_langfuse_s_own_reader_of_chats_reads() {
             if observation["type"] != "GENERATION" {
                 continue;
             }
+            let span = span_of(export, observation);
+            let mapped = map(&span, &SourceInfo::unknown(Path::new("x")), &Rules::none());
+            // Each side is read alone below; where both can be, the episode says the same.
+            if let Ok(Some(episode)) = &mapped.episode {
+                let answer = episode.answer.clone().unwrap();
+                let text = answer.text.unwrap_or_default();
+                let said = Turn { tool_calls: answer.calls, ..Turn::text("assistant", text) };
+                assert_eq!(episode.turns, side_of(observation, "input"), "{} {id}", export.name);
+                assert_eq!([said], *side_of(observation, "output"), "{} {id}", export.name);
+            }
             for side in ["input", "output"] {
                 let theirs = &export.chatml[id][side];
                 if theirs["success"] != true {
