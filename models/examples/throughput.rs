@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use models::decode::Decoder;
-use models::lora::{Adapter, LoraConfig, Module};
+use models::lora::{Adapter, LoraConfig};
 use models::optim::Schedule;
 use models::template::Message;
 use models::trainer::{TrainSpec, Trainer};
@@ -30,7 +30,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         prompts.push(model.renderer.prompt(&messages)?);
         training.push(model.renderer.training_row(&messages, &text("completion"), 1024)?);
     }
-    let lora = LoraConfig { r: 16, alpha: 32.0, dropout: 0.05, modules: Module::ALL.to_vec() };
+    let modules = model.weights.config.architecture.modules().to_vec();
+    let lora = LoraConfig { r: 16, alpha: 32.0, dropout: 0.05, modules, ..Default::default() };
     let spec = TrainSpec {
         rate: 6e-4,
         schedule: Schedule::Cosine,
@@ -41,6 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seed: 7,
         longest: 1024,
         isa: kernels::isa(),
+        recompute: false,
     };
     let adapter = Adapter::fresh(&lora, &model.weights.config, 7);
     let mut trainer = Trainer::new(Arc::clone(&model.weights), &adapter, spec)?;

@@ -177,11 +177,10 @@ impl Decoder {
     /// Reads tokens into the caches; returns the normed last states [tokens, hidden].
     fn forward(&self, tokens: &[Token], caches: &mut [Cache]) -> Vec<f32> {
         let width = self.weights.config.hidden_size;
-        let embedding = |t: &Token| {
-            let at = t.id as usize * width;
-            self.weights.embed_tokens[at..at + width].to_vec()
-        };
-        let mut x: Vec<f32> = tokens.iter().flat_map(embedding).collect();
+        let mut x = vec![0.0; tokens.len() * width];
+        for (token, row) in tokens.iter().zip(x.chunks_exact_mut(width)) {
+            self.weights.embed_tokens.read(token.id as usize, 0, row);
+        }
         for (i, layer) in self.weights.layers.iter().enumerate() {
             self.attend(&mut x, layer, i, tokens, caches);
             self.feed_forward(&mut x, layer);
@@ -201,11 +200,11 @@ impl Decoder {
         caches: &mut [Cache],
     ) {
         let config = &self.weights.config;
-        let (width, kv) = (config.hidden_size, config.kv_dim());
+        let (width, kv) = (config.q_dim(), config.kv_dim());
         let h = self.norm(x, &layer.input_layernorm);
-        let mut q = matmul_nt(&h, layer.linear(Module::QProj), width);
-        let mut k = matmul_nt(&h, layer.linear(Module::KProj), width);
-        let v = matmul_nt(&h, layer.linear(Module::VProj), width);
+        let widths = [(Module::QProj, width), (Module::KProj, kv), (Module::VProj, kv)];
+        let parts = self.parts(&h, layer, Module::QkvProj, &widths);
+        let Ok([mut q, mut k, v]) = <[Vec<f32>; 3]>::try_from(parts) else { return };
         let rows = q.chunks_exact_mut(width).zip(k.chunks_exact_mut(kv)).zip(v.chunks_exact(kv));
         for (((q, k), v), token) in rows.zip(tokens) {
             self.rope.turn(q, token.position, false);
@@ -224,13 +223,13 @@ impl Decoder {
                 self.attention_row(out, q, (&cache.keys[i], &cache.values[i]), token.position + 1);
             },
         );
-        add(x, &matmul_nt(&out, layer.linear(Module::OProj), width));
+        add(x, &matmul_nt(&out, &layer.linear(Module::OProj).weight));
     }
 
     /// Computes one token's attention over `len` cached tokens.
     fn attention_row(&self, out: &mut [f32], q: &[f32], kv: (&[f32], &[f32]), len: usize) {
         let config = &self.weights.config;
-        let (head, width, group) = (config.head_dim(), config.kv_dim(), config.group());
+        let (head, width, group) = (config.head_dim, config.kv_dim(), config.group());
         let mut scores = vec![0.0; len];
         for (h, (out, q)) in out.chunks_exact_mut(head).zip(q.chunks_exact(head)).enumerate() {
             let at = h / group * head;
@@ -240,14 +239,47 @@ impl Decoder {
 
     fn feed_forward(&self, x: &mut [f32], layer: &Layer) {
         let config = &self.weights.config;
-        let (width, wide) = (config.hidden_size, config.intermediate_size);
+        let wide = config.intermediate_size;
         let h = self.norm(x, &layer.post_attention_layernorm);
-        let gate = matmul_nt(&h, layer.linear(Module::GateProj), width);
-        let up = matmul_nt(&h, layer.linear(Module::UpProj), width);
+        let widths = [(Module::GateProj, wide), (Module::UpProj, wide)];
+        let parts = self.parts(&h, layer, Module::GateUpProj, &widths);
+        let Ok([gate, up]) = <[Vec<f32>; 2]>::try_from(parts) else { return };
         let mut act = vec![0.0; gate.len()];
         let rows = act.par_chunks_mut(wide).zip(gate.par_chunks(wide));
         rows.zip(up.par_chunks(wide)).for_each(|((out, gate), up)| swiglu_row(gate, up, out));
-        add(x, &matmul_nt(&act, layer.linear(Module::DownProj), wide));
+        add(x, &matmul_nt(&act, &layer.linear(Module::DownProj).weight));
+    }
+
+    /// Computes modules that read the same: each for itself, or as parts of `whole` where the
+    /// architecture holds them in one.
+    fn parts(
+        &self,
+        x: &[f32],
+        layer: &Layer,
+        whole: Module,
+        widths: &[(Module, usize)],
+    ) -> Vec<Vec<f32>> {
+        let linear = |module: Module| {
+            let linear = layer.linear(module);
+            let mut out = matmul_nt(x, &linear.weight);
+            if let Some(bias) = &linear.bias {
+                out.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+            }
+            out
+        };
+        if !self.weights.config.architecture.modules().contains(&whole) {
+            return widths.iter().map(|(module, _)| linear(*module)).collect();
+        }
+        let all = linear(whole);
+        let line: usize = widths.iter().map(|(_, width)| width).sum();
+        let mut at = 0;
+        let cut = |(_, width): &(Module, usize)| {
+            let part = all.chunks_exact(line).flat_map(|row| &row[at..at + width]);
+            let part = part.copied().collect();
+            at += width;
+            part
+        };
+        widths.iter().map(cut).collect()
     }
 
     fn norm(&self, x: &[f32], weight: &[f32]) -> Vec<f32> {
@@ -267,7 +299,7 @@ impl Decoder {
     }
 
     fn logits(&self, hidden: &[f32]) -> Vec<f32> {
-        matmul_nt(hidden, &self.weights.lm_head, self.weights.config.hidden_size)
+        matmul_nt(hidden, &self.weights.lm_head)
     }
 
     /// Returns the logits [tokens, vocabulary] behind each token of one text.

@@ -1,16 +1,18 @@
-//! The numbers: a Llama decoder, LoRA training with hand-written backward passes, tokenizer, chat
+//! The numbers: decoders, LoRA training with hand-written backward passes, tokenizer, chat
 //! template and greedy decoding. This crate knows nothing of ledgers.
 //!
 //! Everything runs on f32 slices in a fixed order of additions, so that one machine gives the same
 //! bits whatever the number of threads. candle gives tensors, autograd bookkeeping and the GGUF
 //! reader; the hot operations are ours.
 
+pub mod architectures;
+pub mod checkpoint;
 pub mod config;
 pub mod decode;
 pub mod error;
 pub mod gguf;
+pub mod graph;
 pub mod kernels;
-pub mod llama;
 pub mod lora;
 pub mod model;
 pub mod ops;

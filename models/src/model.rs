@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::config::LlamaConfig;
+use crate::config::DecoderConfig;
 use crate::error::ModelError;
 use crate::gguf::{Gguf, TokenizerData};
 use crate::render::Renderer;
@@ -25,7 +25,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Loads a GGUF file whole: some 4 bytes of memory for each parameter.
+    /// Loads a GGUF file whole: in the precision of the file.
     ///
     /// # Errors
     /// When the file cannot be read, is cut short, or holds a model that cannot be run.
@@ -44,8 +44,8 @@ pub fn load_renderer(path: &Path) -> Result<Renderer, ModelError> {
     Ok(open(path)?.1)
 }
 
-fn open(path: &Path) -> Result<(Gguf, Renderer, LlamaConfig), ModelError> {
-    let file = Gguf::open(path)?;
+fn open(path: &Path) -> Result<(Gguf, Renderer, DecoderConfig), ModelError> {
+    let mut file = Gguf::open(path)?;
     let config = file.config()?;
     let data = file.tokenizer()?;
     let Some(template) = file.text("tokenizer.chat_template") else {

@@ -9,7 +9,8 @@ use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 
-use crate::config::LlamaConfig;
+use crate::architectures::Architecture;
+use crate::config::{DecoderConfig, RopeConfig};
 use crate::error::ModelError;
 use crate::rng;
 
@@ -20,16 +21,18 @@ const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m
 const CONTROL: [&str; 3] = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"];
 
 /// Returns the model's shape.
-pub fn config() -> LlamaConfig {
-    LlamaConfig {
+pub fn config() -> DecoderConfig {
+    DecoderConfig {
+        architecture: Architecture::Llama,
         hidden_size: 32,
         intermediate_size: 64,
         num_hidden_layers: 2,
         num_attention_heads: 4,
         num_key_value_heads: 2,
+        head_dim: 8,
         vocab_size: CONTROL.len() + 256,
         max_position_embeddings: 8192,
-        rope_theta: 10_000.0,
+        rope: RopeConfig::plain(10_000.0, 8),
         rms_norm_eps: 1e-5,
     }
 }
@@ -63,7 +66,7 @@ fn metadata() -> Vec<(&'static str, Value)> {
         ("llama.attention.head_count", number(config.num_attention_heads)),
         ("llama.attention.head_count_kv", number(config.num_key_value_heads)),
         ("llama.context_length", number(config.max_position_embeddings)),
-        ("llama.rope.freq_base", Value::F32(config.rope_theta)),
+        ("llama.rope.freq_base", Value::F32(config.rope.theta)),
         ("llama.attention.layer_norm_rms_epsilon", Value::F32(config.rms_norm_eps)),
         ("tokenizer.ggml.pre", Value::String("smollm".to_owned())),
         ("tokenizer.ggml.tokens", Value::Array(tokens)),

@@ -7,8 +7,8 @@ use candle_core::Tensor;
 use safetensors::tensor::SafeTensors;
 
 use crate::error::ModelError;
+use crate::graph::{DropoutKey, Graph, LoraVars, Packed};
 use crate::kernels::Isa;
-use crate::llama::{DropoutKey, Llama, LoraVars, Packed};
 use crate::lora::Adapter;
 use crate::optim::{AdamW, Schedule, clip, norm};
 use crate::peft;
@@ -36,6 +36,8 @@ pub struct TrainSpec {
     pub longest: usize,
     /// Path of the products.
     pub isa: Isa,
+    /// Compute a layer again in the backward pass instead of keeping its results.
+    pub recompute: bool,
 }
 
 impl Drop for Trainer {
@@ -63,7 +65,7 @@ pub struct Step {
 
 /// An adapter in training.
 pub struct Trainer {
-    llama: Llama,
+    graph: Graph,
     vars: LoraVars,
     optimiser: AdamW,
     spec: TrainSpec,
@@ -83,8 +85,8 @@ impl Trainer {
         let vars = LoraVars::new(adapter)?;
         let lengths: Vec<usize> = vars.all().iter().map(|var| var.elem_count()).collect();
         let optimiser = AdamW::new(&lengths, spec.weight_decay);
-        let llama = Llama::new(weights, spec.longest, spec.isa);
-        Ok(Self { llama, vars, optimiser, spec })
+        let graph = Graph::new(weights, spec.longest, spec.isa).recomputing(spec.recompute);
+        Ok(Self { graph, vars, optimiser, spec })
     }
 
     /// Returns the steps made.
@@ -104,7 +106,7 @@ impl Trainer {
             let packed = Packed::new(rows);
             // No run has 2^16 micro-batches in a step, so the key never repeats.
             let key = DropoutKey { seed: self.spec.seed, pass: (step << 16) | i as u64 };
-            let sum = self.llama.loss(&packed, &self.vars, Some(key))?;
+            let sum = self.graph.loss(&packed, &self.vars, Some(key))?;
             loss += scalar(&sum)?;
             tokens += packed.tokens() as u64;
             supervised += packed.supervised() as u64;
@@ -124,6 +126,22 @@ impl Trainer {
         let rate = self.spec.rate * factor;
         self.update(&gradients, rate)?;
         Ok(Step { step, loss, rate, gradient_norm, tokens, supervised })
+    }
+
+    /// Returns the mean loss over the supervised tokens of rows, and its gradient in the shape of
+    /// the adapter.
+    ///
+    /// # Errors
+    /// When candle refuses an operation.
+    pub fn gradient(&self, rows: &[&TrainingRow]) -> Result<(f64, Adapter), ModelError> {
+        let packed = Packed::new(rows);
+        let key = DropoutKey { seed: self.spec.seed, pass: 0 };
+        let sum = self.graph.loss(&packed, &self.vars, Some(key))?;
+        let mut gradients = Vec::new();
+        self.accumulate(&sum, &mut gradients)?;
+        let share = 1.0 / packed.supervised() as f32;
+        gradients.iter_mut().flatten().for_each(|v| *v *= share);
+        Ok((scalar(&sum)? / packed.supervised() as f64, self.vars.shaped(&gradients)))
     }
 
     fn accumulate(&self, sum: &Tensor, gradients: &mut Vec<Vec<f32>>) -> Result<(), ModelError> {
@@ -159,7 +177,7 @@ impl Trainer {
         let (mut loss, mut supervised) = (0.0, 0_usize);
         for rows in rows.chunks(at_once.max(1)) {
             let packed = Packed::new(&rows.iter().collect::<Vec<_>>());
-            loss += scalar(&self.llama.loss(&packed, &self.vars, None)?)?;
+            loss += scalar(&self.graph.loss(&packed, &self.vars, None)?)?;
             supervised += packed.supervised();
         }
         let loss = loss / supervised as f64;

@@ -19,6 +19,9 @@ use models::weights::Weights;
 use models::{Model, ModelError};
 use serde_json::Value;
 
+#[path = "golden/architectures.rs"]
+mod architectures;
+
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
 }
@@ -141,6 +144,7 @@ fn three_steps_of_training_match_peft() {
             seed: 0,
             longest: 64,
             isa: isa().exact(),
+            recompute: false,
         };
         let mut trainer = Trainer::new(weights, &start, spec).unwrap();
         for want in list(&case["steps"]) {
@@ -183,6 +187,7 @@ fn a_resumed_run_ends_in_the_same_bytes() {
         seed: 7,
         longest: 64,
         isa: isa(),
+        recompute: false,
     };
     let micro: Vec<Vec<&TrainingRow>> = rows.iter().map(|row| vec![row]).collect();
     let mut whole = Trainer::new(Arc::clone(&weights), &start, spec.clone()).unwrap();
@@ -289,7 +294,8 @@ fn loss_of(model: &Model, row: TrainingRow) -> f64 {
         r: 4,
         alpha: 8.0,
         dropout: 0.0,
-        modules: models::lora::Module::ALL.to_vec(),
+        modules: model.weights.config.architecture.modules().to_vec(),
+        ..Default::default()
     };
     let spec = TrainSpec {
         rate: 0.0,
@@ -301,6 +307,7 @@ fn loss_of(model: &Model, row: TrainingRow) -> f64 {
         seed: 0,
         longest: 512,
         isa: isa().exact(),
+        recompute: false,
     };
     let fresh = Adapter::fresh(&lora, &model.weights.config, 1);
     let trainer = Trainer::new(Arc::clone(&model.weights), &fresh, spec).unwrap();

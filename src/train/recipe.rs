@@ -1,5 +1,6 @@
 //! Recipes: how an adapter is trained, as a file. Unknown keys are refused.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use models::lora::{LoraConfig, Module};
@@ -28,8 +29,18 @@ pub struct Recipe {
     pub alpha: f64,
     /// Dropout of the update's input, rounded to 1/256.
     pub dropout: f64,
-    /// Modules that are adapted.
+    /// Modules that are adapted. Where the model holds q, k and v in one module, all three mean it,
+    /// and so with gate and up.
     pub modules: Vec<Module>,
+    /// The scale is alpha / sqrt(r) instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rslora: bool,
+    /// Ranks of modules that have another than `r`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ranks: BTreeMap<Module, usize>,
+    /// Alphas of modules that have another than `alpha`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alphas: BTreeMap<Module, f64>,
     /// Learning rates that are tried for `pilot_epochs`; the one with the lowest dev loss is taken.
     pub rates: Vec<f64>,
     /// Epochs of each trial. Nothing is tried where there is one rate.
@@ -140,6 +151,9 @@ impl Recipe {
             alpha: self.alpha,
             dropout: self.dropout,
             modules: self.modules.clone(),
+            rslora: self.rslora,
+            ranks: self.ranks.clone(),
+            alphas: self.alphas.clone(),
         }
     }
 

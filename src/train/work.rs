@@ -167,9 +167,11 @@ impl<'a> Work<'a> {
             seed: recipe.seed_number(),
             longest: recipe.max_tokens,
             isa: plan.isa,
+            recompute: false,
         };
         let config = &model.weights.config;
-        let fresh = Adapter::fresh(&recipe.lora(), config, recipe.seed_number());
+        let lora = recipe.lora().of_family(config.architecture)?;
+        let fresh = Adapter::fresh(&lora, config, recipe.seed_number());
         let weights = std::sync::Arc::clone(&model.weights);
         let mut trainer = Trainer::new(weights, &fresh, spec)?;
         if let Some(start) = start {

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use super::product::{Lent, Part, parts_of};
 use super::turn::turned;
-use super::{Mat, Threads};
+use super::{Isa, Mat, Threads};
 
 /// Rows or columns of a tile of numbers, and numbers that one tile is summed over.
 const SIDE: usize = 16;
@@ -90,6 +90,8 @@ fn may_use_tiles() -> bool {
 thread_local! {
     /// The columns of `b` that this thread is at: [tile of the sum][left, right].
     static COLUMNS: Cell<Vec<[Tile; 2]>> = const { Cell::new(Vec::new()) };
+    /// Numbers of `b` that this thread has unpacked.
+    static UNPACKED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// The rows of `a` of the product that this thread has begun.
     static ROWS: Cell<Vec<Tile>> = const { Cell::new(Vec::new()) };
 }
@@ -120,8 +122,10 @@ pub(super) fn run(threads: Threads, a: Mat<'_>, terms: &[Lent<'_>]) {
         let packed: &[Tile] = packed;
         let task = |part: Part| {
             lent(&COLUMNS, (PASS.min(depth), [EMPTY; 2]), |of_b| {
+                let mut unpacked = UNPACKED.take();
                 // SAFETY: `is_here` holds for whoever asks for this path.
-                unsafe { columns(terms[part.term], packed, part, of_b) };
+                unsafe { columns(terms[part.term], packed, part, (of_b, &mut unpacked)) };
+                UNPACKED.set(unpacked);
             });
         };
         let parts = parts_of(terms, threads, (2 * SIDE, 2 * SIDE));
@@ -230,16 +234,22 @@ fn rounded(low: __m512, high: __m512) -> __m512i {
 
 /// Computes rows of 32 columns of the output.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-fn columns(term: Lent<'_>, a: &[Tile], part: Part, of_b: &mut [[Tile; 2]]) {
-    let b = term.b;
-    let depth = b.rows().div_ceil(DEPTH);
-    let col = part.panel * 2 * SIDE;
+fn columns(
+    term: Lent<'_>,
+    a: &[Tile],
+    part: Part,
+    (of_b, unpacked): (&mut [[Tile; 2]], &mut Vec<f32>),
+) {
+    let depth = a.len() / (2 * term.out.rows.div_ceil(2 * SIDE));
+    let first = part.panel * 2 * SIDE;
     configure();
     for from in (0..depth.max(1)).step_by(PASS) {
         let steps = PASS.min(depth - from);
+        let rows = (from * DEPTH, steps * DEPTH);
+        let (b, (row, col)) = term.b.window(Isa::Amx, rows, (first, 2 * SIDE), unpacked);
         for (step, tiles) in of_b[..steps].iter_mut().enumerate() {
             for (half, tile) in tiles.iter_mut().enumerate() {
-                let (row, col) = ((from + step) * DEPTH, col + half * SIDE);
+                let (row, col) = (row + step * DEPTH, col + half * SIDE);
                 if b.is_by_rows() {
                     put(tile, pairs(b, row, col));
                 } else {
@@ -251,7 +261,7 @@ fn columns(term: Lent<'_>, a: &[Tile], part: Part, of_b: &mut [[Tile; 2]]) {
         for block in part.blocks.0..part.blocks.1 {
             let at = |half: usize| (2 * block + half) * depth + from;
             let of_a = [&a[at(0)..at(0) + steps], &a[at(1)..at(1) + steps]];
-            square(Lent { add, ..term }, (block * 2 * SIDE, col), of_a, &of_b[..steps]);
+            square(Lent { add, ..term }, (block * 2 * SIDE, first), of_a, &of_b[..steps]);
         }
     }
     release();

@@ -7,7 +7,7 @@
 
 use rayon::prelude::*;
 
-use super::{Isa, isa};
+use super::{Isa, Stored, isa};
 
 /// Weights that one task takes: 64 rows of 576 floats stay in the second-level cache.
 const BLOCK: usize = 64;
@@ -16,14 +16,23 @@ const BLOCK: usize = 64;
 ///
 /// # Panics
 /// When the slices do not have these shapes: a fault of the caller.
-pub fn matmul_nt(x: &[f32], w: &[f32], k: usize) -> Vec<f32> {
-    assert!(k > 0 && x.len().is_multiple_of(k) && w.len().is_multiple_of(k));
-    let (m, n) = (x.len() / k, w.len() / k);
+pub fn matmul_nt(x: &[f32], w: &Stored) -> Vec<f32> {
+    let (n, k) = (w.rows(), w.cols());
+    assert!(k > 0 && x.len().is_multiple_of(k));
+    let m = x.len() / k;
     let mut columns = vec![0.0_f32; m * n];
-    columns
-        .par_chunks_mut(BLOCK * m.max(1))
-        .zip(w.par_chunks(BLOCK * k))
-        .for_each(|(out, w)| block(x, w, k, out));
+    let blocks = columns.par_chunks_mut(BLOCK * m.max(1)).enumerate();
+    if let Some(w) = w.as_plain() {
+        blocks.zip(w.par_chunks(BLOCK * k)).for_each(|((_, out), w)| block(x, w, k, out));
+    } else {
+        blocks.for_each_init(Vec::new, |unpacked, (at, out)| {
+            unpacked.resize(out.len() / m.max(1) * k, 0.0);
+            for (i, line) in unpacked.chunks_exact_mut(k).enumerate() {
+                w.read(at * BLOCK + i, 0, line);
+            }
+            block(x, unpacked, k, out);
+        });
+    }
     if m == 1 {
         return columns;
     }
@@ -206,7 +215,7 @@ mod tests {
     fn matches_the_scalar_reference() {
         for (m, n, k) in [(1, 1, 1), (3, 5, 7), (4, 64, 576), (9, 67, 40), (50, 130, 33)] {
             let (x, w) = (filled(m * k, 0.13), filled(n * k, 0.57));
-            let got = matmul_nt(&x, &w, k);
+            let got = matmul_nt(&x, &Stored::plain(w.clone(), k));
             let mut want = vec![0.0; m * n];
             scalar_block(&x, &w, k, &mut want);
             for i in 0..m {
@@ -222,9 +231,10 @@ mod tests {
     fn a_row_does_not_depend_on_the_rows_beside_it() {
         let (n, k) = (70, 129);
         let (x, w) = (filled(11 * k, 0.13), filled(n * k, 0.57));
-        let all = matmul_nt(&x, &w, k);
+        let w = Stored::plain(w, k);
+        let all = matmul_nt(&x, &w);
         for i in 0..11 {
-            let one = matmul_nt(&x[i * k..(i + 1) * k], &w, k);
+            let one = matmul_nt(&x[i * k..(i + 1) * k], &w);
             assert!(one.iter().zip(&all[i * n..]).all(|(a, b)| a.to_bits() == b.to_bits()));
         }
     }

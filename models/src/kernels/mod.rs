@@ -12,6 +12,7 @@ mod matrix;
 mod panels;
 mod product;
 mod rows;
+mod stored;
 #[cfg(target_arch = "x86_64")]
 mod turn;
 
@@ -19,11 +20,12 @@ use std::sync::OnceLock;
 
 pub use dot::matmul_nt;
 pub use matrix::{Mat, MatMut};
-pub use product::{Product, Term, Threads, run_all};
+pub use product::{Factor, Product, Term, Threads, run_all};
 pub use rows::{
     add_scaled, attend_head, dot, exp, exp_row, max_row, rms_norm_back_row, rms_norm_row, sigmoid,
     softmax_back_row, softmax_row, swiglu_back_row, swiglu_row,
 };
+pub use stored::{Format, Stored};
 
 /// A path of the kernels: the instruction set that they use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

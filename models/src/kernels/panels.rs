@@ -3,12 +3,12 @@
 //! A microkernel keeps a tile of the output in registers while it passes over `DEPTH` numbers of
 //! both factors (Goto and van de Geijn, 2008). The output is the sum over such passes, in order.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use rayon::prelude::*;
 
 use super::product::{Lent, Part, parts_of};
-use super::{Mat, Threads};
+use super::{Isa, Mat, Threads};
 
 /// Numbers that a tile is summed over in one pass: a block of `a` stays in the first-level cache, a
 /// panel of `b` in the second.
@@ -16,6 +16,8 @@ const DEPTH: usize = 640;
 
 /// A tile of the output, and how it is computed.
 pub(super) trait Tile {
+    /// The path.
+    const ISA: Isa;
     /// Rows.
     const ROWS: usize;
     /// Columns.
@@ -41,41 +43,53 @@ pub(super) trait Tile {
     unsafe fn copy(from: Mat<'_>, at: (usize, usize), width: usize, to: &mut [f32]);
 }
 
+/// Memory of a thread: a panel of `b`, a tile, and numbers of `b` that were unpacked.
+#[derive(Default)]
+struct Scratch {
+    of_b: Vec<f32>,
+    tile: Vec<f32>,
+    unpacked: Vec<f32>,
+}
+
 thread_local! {
-    /// A panel of `b`, and a tile.
-    static SCRATCH: RefCell<(Vec<f32>, Vec<f32>)> =
-        const { RefCell::new((Vec::new(), Vec::new())) };
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+    /// The rows of `a` of the product that this thread has begun.
+    static ROWS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// Computes products whose shapes were checked, on a path that the machine has.
 pub(super) fn run<T: Tile>(threads: Threads, a: Mat<'_>, terms: &[Lent<'_>]) {
-    let packed = packed_a::<T>(threads, a);
+    // Work that waits for others may begin another product on this thread, with other memory.
+    let mut packed = ROWS.take();
+    pack_a::<T>(threads, a, &mut packed);
     let task = |part: Part| {
-        SCRATCH.with_borrow_mut(|(of_b, tile)| {
-            of_b.resize(DEPTH * T::COLS, 0.0);
-            tile.resize(T::ROWS * T::COLS, 0.0);
-            columns::<T>(terms[part.term], &packed, part, (of_b, tile));
-        });
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        scratch.of_b.resize(DEPTH * T::COLS, 0.0);
+        scratch.tile.resize(T::ROWS * T::COLS, 0.0);
+        columns::<T>(terms[part.term], &packed, part, &mut scratch);
+        SCRATCH.set(Some(scratch));
     };
     let parts = parts_of(terms, threads, (T::ROWS, T::COLS));
     match threads {
         Threads::One => parts.into_iter().for_each(task),
         Threads::All => parts.into_par_iter().for_each(task),
     }
+    ROWS.set(packed);
 }
 
 /// Computes rows of the columns of a panel.
-fn columns<T: Tile>(term: Lent<'_>, a: &[f32], part: Part, (of_b, tile): (&mut [f32], &mut [f32])) {
-    let b = term.b;
-    let inner = b.rows();
+fn columns<T: Tile>(term: Lent<'_>, a: &[f32], part: Part, scratch: &mut Scratch) {
+    let Scratch { of_b, tile, unpacked } = scratch;
+    let inner = a.len() / term.out.rows.next_multiple_of(T::ROWS);
     let col = part.panel * T::COLS;
     // Passes of equal length, so that the last is not a short one.
     let pass = inner.div_ceil(inner.div_ceil(DEPTH).max(1)).max(1);
     for from in (0..inner.max(1)).step_by(pass) {
         let depth = pass.min(inner - from);
         let of_b = &mut of_b[..depth * T::COLS];
+        let (b, at) = term.b.window(T::ISA, (from, depth), (col, T::COLS), unpacked);
         // SAFETY: the caller has asked for the path.
-        unsafe { T::copy(b, (from, col), T::COLS, of_b) };
+        unsafe { T::copy(b, at, T::COLS, of_b) };
         for block in part.blocks.0..part.blocks.1 {
             let at = (block * inner + from) * T::ROWS;
             // SAFETY: the caller has asked for the path, and both slices are `depth` deep.
@@ -89,9 +103,9 @@ fn columns<T: Tile>(term: Lent<'_>, a: &[f32], part: Part, (of_b, tile): (&mut [
 }
 
 /// Copies `a` into blocks of rows: [block][inner][ROWS], with zeros behind its last row.
-fn packed_a<T: Tile>(threads: Threads, a: Mat<'_>) -> Vec<f32> {
+fn pack_a<T: Tile>(threads: Threads, a: Mat<'_>, packed: &mut Vec<f32>) {
     let inner = a.cols();
-    let mut packed = vec![0.0; a.rows().div_ceil(T::ROWS) * T::ROWS * inner];
+    packed.resize(a.rows().next_multiple_of(T::ROWS) * inner, 0.0);
     let fill = |(block, to): (usize, &mut [f32])| {
         // SAFETY: the caller has asked for the path.
         unsafe { T::copy(a.t(), (0, block * T::ROWS), T::ROWS, to) };
@@ -101,7 +115,6 @@ fn packed_a<T: Tile>(threads: Threads, a: Mat<'_>) -> Vec<f32> {
         Threads::One => packed.chunks_exact_mut(size).enumerate().for_each(fill),
         Threads::All => packed.par_chunks_exact_mut(size).enumerate().for_each(fill),
     }
-    packed
 }
 
 /// Copies `width` columns of `from` from (row, col) on into `to` [depth, width], with zeros behind
@@ -185,6 +198,7 @@ unsafe fn put(cols: usize, tile: &[f32], term: Lent<'_>, (row, col): (usize, usi
 pub(super) struct Scalar;
 
 impl Tile for Scalar {
+    const ISA: Isa = Isa::Scalar;
     const ROWS: usize = 4;
     const COLS: usize = 16;
 
@@ -219,6 +233,7 @@ macro_rules! path {
         pub(super) struct $name;
 
         impl Tile for $name {
+            const ISA: Isa = Isa::$name;
             const ROWS: usize = $rows;
             const COLS: usize = 2 * $width;
 

@@ -6,7 +6,7 @@
 #[cfg(target_arch = "x86_64")]
 use super::amx;
 use super::matrix::Shared;
-use super::{Isa, Mat, MatMut, panels};
+use super::{Isa, Mat, MatMut, Stored, panels};
 
 /// Who computes a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +58,84 @@ impl Product {
     ///
     /// # Panics
     /// When the shapes do not fit each other, or the machine lacks the path: a fault of the caller.
-    pub fn run(self, out: MatMut<'_>, a: Mat<'_>, b: Mat<'_>) {
-        let term = Term { out, b, add: self.add, scale: self.scale };
+    pub fn run<'a>(self, out: MatMut<'_>, a: Mat<'_>, b: impl Into<Factor<'a>>) {
+        let term = Term { out, b: b.into(), add: self.add, scale: self.scale };
         run_all(self.isa, self.threads, a, vec![term]);
+    }
+}
+
+/// A second factor: numbers in memory, or a frozen matrix that is unpacked as it is read.
+#[derive(Clone, Copy)]
+pub enum Factor<'a> {
+    /// Numbers in memory.
+    Plain(Mat<'a>),
+    /// A frozen matrix.
+    Frozen(&'a Stored),
+    /// The transpose of a frozen matrix.
+    Turned(&'a Stored),
+}
+
+impl<'a> From<Mat<'a>> for Factor<'a> {
+    fn from(mat: Mat<'a>) -> Self {
+        Self::Plain(mat)
+    }
+}
+
+impl<'a> From<&'a Stored> for Factor<'a> {
+    fn from(stored: &'a Stored) -> Self {
+        match stored.as_plain() {
+            Some(data) => Self::Plain(Mat::new(data, stored.cols())),
+            None => Self::Frozen(stored),
+        }
+    }
+}
+
+impl<'a> Factor<'a> {
+    /// Takes the transpose of a frozen matrix.
+    pub fn turned(stored: &'a Stored) -> Self {
+        match Self::from(stored) {
+            Self::Plain(mat) => Self::Plain(mat.t()),
+            _ => Self::Turned(stored),
+        }
+    }
+
+    /// Returns (rows, columns).
+    fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::Plain(mat) => (mat.rows(), mat.cols()),
+            Self::Frozen(stored) => (stored.rows(), stored.cols()),
+            Self::Turned(stored) => (stored.cols(), stored.rows()),
+        }
+    }
+
+    /// Returns `depth` rows and `width` columns from (row, col) on, as far as there are any: a view
+    /// that holds them, and where in it they begin. What was packed is unpacked into `memory`.
+    pub(super) fn window<'m>(
+        self,
+        isa: Isa,
+        (row, depth): (usize, usize),
+        (col, width): (usize, usize),
+        memory: &'m mut Vec<f32>,
+    ) -> (Mat<'m>, (usize, usize))
+    where
+        'a: 'm,
+    {
+        let (rows, cols) = self.shape();
+        let (depth, width) = (depth.min(rows - row), width.min(cols - col));
+        let (stored, (first, lines), (from, line)) = match self {
+            Self::Plain(mat) => return (mat, (row, col)),
+            Self::Frozen(stored) => (stored, (row, depth), (col, width)),
+            Self::Turned(stored) => (stored, (col, width), (row, depth)),
+        };
+        // A vector more than is used, so that rows begin in different sets of the cache.
+        let stride = line + 16;
+        memory.resize(lines * stride, 0.0);
+        for (i, to) in memory.chunks_exact_mut(stride).enumerate() {
+            stored.read_by(isa, first + i, from, &mut to[..line]);
+        }
+        let mat = Mat::strided(memory, lines, line, stride);
+        let mat = if matches!(self, Self::Turned(_)) { mat.t() } else { mat };
+        (mat, (0, 0))
     }
 }
 
@@ -69,7 +144,7 @@ pub struct Term<'a> {
     /// Where it goes, [m, n].
     pub out: MatMut<'a>,
     /// The second factor, [k, n].
-    pub b: Mat<'a>,
+    pub b: Factor<'a>,
     /// Add to what stands in the output.
     pub add: bool,
     /// Factor of the product.
@@ -78,8 +153,8 @@ pub struct Term<'a> {
 
 impl<'a> Term<'a> {
     /// Overwrites the output.
-    pub fn new(out: MatMut<'a>, b: Mat<'a>) -> Self {
-        Self { out, b, add: false, scale: 1.0 }
+    pub fn new(out: MatMut<'a>, b: impl Into<Factor<'a>>) -> Self {
+        Self { out, b: b.into(), add: false, scale: 1.0 }
     }
 
     fn lend(&mut self) -> Lent<'_> {
@@ -91,7 +166,7 @@ impl<'a> Term<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Lent<'a> {
     pub(super) out: Shared<'a>,
-    pub(super) b: Mat<'a>,
+    pub(super) b: Factor<'a>,
     pub(super) add: bool,
     pub(super) scale: f32,
 }
@@ -103,8 +178,9 @@ pub(super) struct Lent<'a> {
 pub fn run_all(isa: Isa, threads: Threads, a: Mat<'_>, mut terms: Vec<Term<'_>>) {
     assert!(isa.is_here(), "this machine lacks the path {}", isa.name());
     for term in &terms {
-        let shape = (term.out.shape().0, term.out.shape().1, term.b.rows());
-        assert_eq!((a.rows(), term.b.cols(), a.cols()), shape, "shapes of a product");
+        let (depth, width) = term.b.shape();
+        let shape = (term.out.shape().0, term.out.shape().1, depth);
+        assert_eq!((a.rows(), width, a.cols()), shape, "shapes of a product");
     }
     if a.rows() == 0 {
         return;

@@ -8,39 +8,40 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::buffers::Buffer;
-use crate::config::LlamaConfig;
+use crate::config::DecoderConfig;
 use crate::kernels::{Isa, Mat, MatMut, Product, dot, softmax_back_row, softmax_row};
 
-/// Rotary tables (Su et al., 2021): cos and sin of position * base^(-2i/head).
+/// Rotary tables (Su et al., 2021): sine and cosine of position * frequency.
 pub struct Rope {
+    /// Width of a head, of which the first `2 * half` numbers turn.
+    head: usize,
     half: usize,
     cos: Vec<f32>,
     sin: Vec<f32>,
 }
 
 impl Rope {
-    /// Makes the tables for `positions` positions of a head `head` wide.
-    pub fn new(head: usize, base: f32, positions: usize) -> Self {
-        let half = head / 2;
-        let frequency = |i: usize| 1.0 / base.powf(2.0 * i as f32 / head as f32);
-        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+    /// Makes the tables for `positions` positions of a model.
+    pub fn of(config: &DecoderConfig, positions: usize) -> Self {
+        let frequencies = config.rope.frequencies();
+        let magnitude = config.rope.magnitude;
         let angles = || (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
-        Self { half, cos: angles().map(f32::cos).collect(), sin: angles().map(f32::sin).collect() }
+        Self {
+            head: config.head_dim,
+            half: frequencies.len(),
+            cos: angles().map(|angle| magnitude * angle.cos()).collect(),
+            sin: angles().map(|angle| magnitude * angle.sin()).collect(),
+        }
     }
 
-    /// Makes the tables for a model.
-    pub fn of(config: &LlamaConfig, positions: usize) -> Self {
-        Self::new(config.head_dim(), config.rope_theta, positions)
-    }
-
-    /// Turns every head of `row` to `position`; `back` turns it the other way.
+    /// Turns every head of `row` to `position`; `back` turns gradients the other way.
     pub fn turn(&self, row: &mut [f32], position: usize, back: bool) {
         let half = self.half;
         let cos = &self.cos[position * half..(position + 1) * half];
         let sin = &self.sin[position * half..(position + 1) * half];
         let sign = if back { -1.0 } else { 1.0 };
-        for head in row.chunks_exact_mut(2 * half) {
-            let (low, high) = head.split_at_mut(half);
+        for head in row.chunks_exact_mut(self.head) {
+            let (low, high) = head[..2 * half].split_at_mut(half);
             for (((low, high), cos), sin) in low.iter_mut().zip(high).zip(cos).zip(sin) {
                 let (a, b) = (*low, *high);
                 *low = a * cos - sign * b * sin;
@@ -50,11 +51,19 @@ impl Rope {
     }
 }
 
+/// Where heads stand: in which tensor, how far its rows are apart, and where in a row they begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) tensor: usize,
+    pub(super) stride: usize,
+    pub(super) first: usize,
+}
+
 /// Queries whose scores are held at once, for each query head of a key head.
 const QUERIES: usize = 64;
 
-/// Attention. Shapes: q [tokens, heads * head], k and v [tokens, key heads * head] ->
-/// [tokens, heads * head].
+/// Attention. Shapes: q [tokens, heads * head], k and v [tokens, key heads * head], in tensors of
+/// their own or side by side in one -> [tokens, heads * head].
 #[derive(Clone)]
 pub(super) struct Attention {
     /// Query heads.
@@ -63,6 +72,8 @@ pub(super) struct Attention {
     pub(super) kv_heads: usize,
     /// Width of a head.
     pub(super) head: usize,
+    /// Where q, k and v stand.
+    pub(super) places: [Place; 3],
     /// Tokens of each packed row, in order.
     pub(super) rows: Arc<[usize]>,
     /// Rotary tables, for the longest row at least.
@@ -112,30 +123,17 @@ impl Attention {
         tasks
     }
 
-    /// Returns which of `width` heads are a task's: the first, and how many.
-    fn place(&self, task: &Task, width: usize) -> (usize, usize) {
-        let count = width / self.kv_heads;
-        (task.kv * count, count)
+    /// Returns where q, k and v of a task's heads begin in a row, and their widths.
+    fn heads_of(&self, task: &Task, which: usize) -> (Place, usize) {
+        let width = if which == 0 { self.group() * self.head } else { self.head };
+        let place = self.places[which];
+        (Place { first: place.first + task.kv * width, ..place }, width)
     }
 
-    /// Copies the columns of a task's heads out of a packed tensor of `width` heads.
-    fn heads_of(&self, data: &[f32], task: &Task, width: usize) -> Buffer {
-        let (first, count) = self.place(task, width);
-        let mut out = Buffer::new(task.len * count * self.head);
-        for (i, out) in out.chunks_exact_mut(count * self.head).enumerate() {
-            let at = ((task.start + i) * width + first) * self.head;
-            out.copy_from_slice(&data[at..at + out.len()]);
-        }
-        out
-    }
-
-    /// Puts a task's dense columns back into a packed tensor of `width` heads.
-    fn put(&self, to: &mut [f32], task: &Task, width: usize, from: &[f32]) {
-        let (first, count) = self.place(task, width);
-        for (i, row) in from.chunks_exact(count * self.head).enumerate() {
-            let at = ((task.start + i) * width + first) * self.head;
-            to[at..at + row.len()].copy_from_slice(row);
-        }
+    /// Where the output's heads of a task stand.
+    fn outputs_of(&self, task: &Task) -> (Place, usize) {
+        let width = self.group() * self.head;
+        (Place { tensor: 0, stride: self.heads * self.head, first: task.kv * width }, width)
     }
 
     fn turn_all(&self, rows: &mut [f32], heads: usize, back: bool) {
@@ -144,10 +142,12 @@ impl Attention {
         }
     }
 
-    fn inputs(&self, task: &Task, qkv: [&[f32]; 3]) -> Inputs {
-        let mut q = self.heads_of(qkv[0], task, self.heads);
-        let mut k = self.heads_of(qkv[1], task, self.kv_heads);
-        let v = self.heads_of(qkv[2], task, self.kv_heads);
+    fn inputs(&self, task: &Task, qkv: &[Buffer]) -> Inputs {
+        let dense = |which: usize| {
+            let (place, width) = self.heads_of(task, which);
+            gathered(&qkv[place.tensor], task, place, width)
+        };
+        let (mut q, mut k, v) = (dense(0), dense(1), dense(2));
         self.turn_all(&mut q, self.group(), false);
         self.turn_all(&mut k, 1, false);
         Inputs { q, k, v }
@@ -176,7 +176,7 @@ impl Attention {
         p
     }
 
-    fn forward_task(&self, task: &Task, qkv: [&[f32]; 3]) -> Buffer {
+    fn forward_task(&self, task: &Task, qkv: &[Buffer]) -> Buffer {
         let Inputs { q, k, v } = self.inputs(task, qkv);
         let mut out = Buffer::new(q.len());
         for from in (0..task.len).step_by(QUERIES) {
@@ -190,11 +190,12 @@ impl Attention {
 
     /// With P the probabilities and D the row sums of dO * O: dV = P^T dO,
     /// dS = P * (dO V^T - D) * scale, dQ = dS K, dK = dS^T Q.
-    fn backward_task(&self, task: &Task, qkv: [&[f32]; 3], out: &[f32], dout: &[f32]) -> Grads {
+    fn backward_task(&self, task: &Task, qkv: &[Buffer], out: &[f32], dout: &[f32]) -> Grads {
         let Inputs { q, k, v } = self.inputs(task, qkv);
         let (len, head) = (task.len, self.head);
-        let out = self.heads_of(out, task, self.heads);
-        let dout = self.heads_of(dout, task, self.heads);
+        let (place, width) = self.outputs_of(task);
+        let out = gathered(out, task, place, width);
+        let dout = gathered(dout, task, place, width);
         let (product, sum) = (self.product(), self.product().added());
         let mut grads =
             Grads { q: Buffer::new(q.len()), k: Buffer::zeros(k.len()), v: Buffer::zeros(v.len()) };
@@ -222,29 +223,49 @@ impl Attention {
     }
 
     /// Computes the output from q, k and v.
-    pub(super) fn forward(&self, qkv: [&[f32]; 3], to: &mut [f32]) {
+    pub(super) fn forward(&self, qkv: &[Buffer], to: &mut [f32]) {
         let tasks = self.tasks();
         let parts: Vec<Buffer> =
             tasks.par_iter().map(|task| self.forward_task(task, qkv)).collect();
         for (task, part) in tasks.iter().zip(&parts) {
-            self.put(to, task, self.heads, part);
+            let (place, width) = self.outputs_of(task);
+            put(to, task, place, (part, width));
         }
     }
 
     /// Computes the gradients of q, k and v from those of the output.
     pub(super) fn backward(
         &self,
-        qkv: [&[f32]; 3],
+        qkv: &[Buffer],
         (out, dout): (&[f32], &[f32]),
-        [dq, dk, dv]: [&mut [f32]; 3],
+        grads: &mut [Buffer],
     ) {
         let tasks = self.tasks();
         let of = |task: &Task| self.backward_task(task, qkv, out, dout);
         let parts: Vec<Grads> = tasks.par_iter().map(of).collect();
         for (task, part) in tasks.iter().zip(&parts) {
-            self.put(dq, task, self.heads, &part.q);
-            self.put(dk, task, self.kv_heads, &part.k);
-            self.put(dv, task, self.kv_heads, &part.v);
+            for (which, part) in [&part.q, &part.k, &part.v].into_iter().enumerate() {
+                let (place, width) = self.heads_of(task, which);
+                put(&mut grads[place.tensor], task, place, (part, width));
+            }
         }
+    }
+}
+
+/// Copies a task's heads out of a packed tensor.
+fn gathered(data: &[f32], task: &Task, place: Place, width: usize) -> Buffer {
+    let mut out = Buffer::new(task.len * width);
+    for (i, out) in out.chunks_exact_mut(width).enumerate() {
+        let at = (task.start + i) * place.stride + place.first;
+        out.copy_from_slice(&data[at..at + width]);
+    }
+    out
+}
+
+/// Puts a task's dense heads back into a packed tensor.
+fn put(to: &mut [f32], task: &Task, place: Place, (from, width): (&[f32], usize)) {
+    for (i, row) in from.chunks_exact(width).enumerate() {
+        let at = (task.start + i) * place.stride + place.first;
+        to[at..at + width].copy_from_slice(row);
     }
 }

@@ -2,27 +2,26 @@
 //!
 //! Forward and backward work on plain memory that is used again by the next layer. What the
 //! backward pass cannot do without is kept from the forward pass: q, k, v, the attention's output,
-//! the states between, gate and up; norms and activations are made again.
+//! the states between, gate and up; norms and activations are made again. Where memory is short
+//! nothing is kept but the layer's input, and the backward pass begins with the forward pass
+//! (Chen et al., 2016).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::attention::Attention;
+use super::attention::{Attention, Place};
 use super::buffers::Buffer;
 use super::lora_linear::Linear;
 use super::{Dropout, Rope, elements, with_elements};
-use crate::config::LlamaConfig;
+use crate::config::DecoderConfig;
 use crate::kernels::{Isa, rms_norm_back_row, rms_norm_row, swiglu_back_row, swiglu_row};
 use crate::lora::Module;
 use crate::weights::Layer;
 
-/// Numbers that one task of an elementwise operation takes.
-const CHUNK: usize = 16_384;
-
 /// Where the factors of a module stand among the numbers of a layer's adapters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slot {
     /// First number of A, [rank, inputs].
     pub a: usize,
@@ -30,18 +29,31 @@ pub struct Slot {
     pub b: usize,
     /// Behind its last number.
     pub end: usize,
+    /// Scale of the update.
+    pub scale: f32,
+}
+
+/// The slots of a layer, by module; none where one is not adapted.
+pub type Slots = [Option<Slot>; Module::COUNT];
+
+/// What a forward pass leaves for the backward pass.
+pub enum Keep {
+    /// Nothing: there will be none.
+    Nothing,
+    /// The layer's input alone; the rest is computed again.
+    Input,
+    /// What would be dear to compute again.
+    Results(Mutex<Option<Kept>>),
 }
 
 /// A layer: x [tokens, hidden] and the numbers of its adapters -> [tokens, hidden].
 pub struct Block {
     /// Shape of the model.
-    pub config: LlamaConfig,
+    pub config: DecoderConfig,
     /// Frozen weights.
     pub layer: Layer,
-    /// Where the factors of each module stand; none where it is not adapted.
-    pub slots: [Option<Slot>; 7],
-    /// Scale of the updates.
-    pub scale: f32,
+    /// Where the factors of each module stand.
+    pub slots: Slots,
     /// Dropout of the first module; each later one has the next index.
     pub dropout: Option<Dropout>,
     /// Tokens of each packed row, in order.
@@ -50,28 +62,108 @@ pub struct Block {
     pub rope: Arc<Rope>,
     /// Path of the products.
     pub isa: Isa,
-    /// What the backward pass needs; nothing is kept where there will be none.
-    pub kept: Option<Mutex<Option<Kept>>>,
+    /// What the backward pass will find.
+    pub keep: Keep,
 }
 
 /// What is kept of a forward pass.
 pub struct Kept {
-    q: Buffer,
-    k: Buffer,
-    v: Buffer,
+    /// q, k and v: three, or one with all.
+    projected: Vec<Buffer>,
     attended: Buffer,
     /// States after the attention.
     middle: Buffer,
-    gate: Buffer,
-    up: Buffer,
+    /// Gate and up: two, or one with both.
+    widened: Vec<Buffer>,
+}
+
+/// Gate and up of a range of tokens.
+struct Gated<'a> {
+    buffers: &'a [Buffer],
+    wide: usize,
+}
+
+impl Gated<'_> {
+    /// Returns gate and up of a token.
+    fn row(&self, token: usize) -> (&[f32], &[f32]) {
+        let wide = self.wide;
+        match self.buffers {
+            [gate, up] => {
+                let at = token * wide..(token + 1) * wide;
+                (&gate[at.clone()], &up[at])
+            }
+            buffers => buffers[0][2 * token * wide..][..2 * wide].split_at(wide),
+        }
+    }
+
+    fn tokens(&self) -> usize {
+        self.buffers.iter().map(|buffer| buffer.len()).sum::<usize>() / (2 * self.wide)
+    }
+
+    /// silu(gate) * up.
+    fn activated(&self) -> Buffer {
+        let mut out = Buffer::new(self.tokens() * self.wide);
+        let rows = out.par_chunks_mut(self.wide).enumerate().with_min_len(8);
+        rows.for_each(|(token, out)| {
+            let (gate, up) = self.row(token);
+            swiglu_row(gate, up, out);
+        });
+        out
+    }
+
+    /// Returns the gradients of gate and up, in tensors as these are.
+    fn backward(&self, dactive: &[f32]) -> Vec<Buffer> {
+        let wide = self.wide;
+        let mut grads: Vec<Buffer> =
+            self.buffers.iter().map(|buffer| Buffer::new(buffer.len())).collect();
+        let upstream = dactive.par_chunks(wide).enumerate().with_min_len(8);
+        let back = |token: usize, dy: &[f32], dgate: &mut [f32], dup: &mut [f32]| {
+            let (gate, up) = self.row(token);
+            swiglu_back_row(gate, up, dy, dgate, dup);
+        };
+        match grads.as_mut_slice() {
+            [dgate, dup] => {
+                let outs = dgate.par_chunks_mut(wide).zip(dup.par_chunks_mut(wide));
+                upstream.zip(outs).for_each(|((token, dy), (dgate, dup))| {
+                    back(token, dy, dgate, dup);
+                });
+            }
+            grads => {
+                let outs = grads[0].par_chunks_mut(2 * wide);
+                upstream.zip(outs).for_each(|((token, dy), grads)| {
+                    let (dgate, dup) = grads.split_at_mut(wide);
+                    back(token, dy, dgate, dup);
+                });
+            }
+        }
+        grads
+    }
+}
+
+/// Modules that read the normed state before attention, and before the feed-forward part.
+fn readers(config: &DecoderConfig) -> (&'static [Module], &'static [Module]) {
+    let modules = config.architecture.modules();
+    if modules.contains(&Module::QkvProj) {
+        return (&[Module::QkvProj], &[Module::GateUpProj]);
+    }
+    (&[Module::QProj, Module::KProj, Module::VProj], &[Module::GateProj, Module::UpProj])
 }
 
 impl Block {
     fn attention(&self) -> Attention {
+        let (q, kv) = (self.config.q_dim(), self.config.kv_dim());
+        let place = |tensor, stride, first| Place { tensor, stride, first };
+        let places = if readers(&self.config).0.len() == 1 {
+            let all = q + 2 * kv;
+            [place(0, all, 0), place(0, all, q), place(0, all, q + kv)]
+        } else {
+            [place(0, q, 0), place(1, kv, 0), place(2, kv, 0)]
+        };
         Attention {
             heads: self.config.num_attention_heads,
             kv_heads: self.config.num_key_value_heads,
-            head: self.config.head_dim(),
+            head: self.config.head_dim,
+            places,
             rows: Arc::clone(&self.rows),
             rope: Arc::clone(&self.rope),
             isa: self.isa,
@@ -79,16 +171,32 @@ impl Block {
     }
 
     fn linear<'a>(&'a self, module: Module, numbers: &'a [f32]) -> Linear<'a> {
-        let pair = self.slots[module as usize];
+        let slot = self.slots[module as usize];
         let dropout = self.dropout.as_ref();
+        let frozen = self.layer.linear(module);
         Linear {
-            weight: self.layer.linear(module),
-            inputs: module.shape(&self.config).1,
-            pair: pair.map(|slot| (&numbers[slot.a..slot.b], &numbers[slot.b..slot.end])),
-            scale: self.scale,
-            dropout: dropout
-                .map(|dropout| Dropout { index: dropout.index + module as u64, ..dropout.clone() }),
+            weight: &frozen.weight,
+            bias: frozen.bias.as_deref(),
+            pair: slot.map(|slot| (&numbers[slot.a..slot.b], &numbers[slot.b..slot.end])),
+            scale: slot.map_or(0.0, |slot| slot.scale),
+            dropout: dropout.map(|dropout| Dropout {
+                index: dropout.index + module.place(),
+                ..dropout.clone()
+            }),
         }
+    }
+
+    /// Computes several modules that read the same.
+    fn read_by(&self, modules: &[Module], x: &[f32], numbers: &[f32]) -> Vec<Buffer> {
+        let linears: Vec<Linear<'_>> =
+            modules.iter().map(|module| self.linear(*module, numbers)).collect();
+        let tokens = x.len() / self.config.hidden_size;
+        let sized = |linear: &Linear<'_>| Buffer::new(tokens * linear.weight.rows());
+        let mut outs: Vec<Buffer> = linears.iter().map(sized).collect();
+        let mut terms: Vec<(&Linear<'_>, &mut [f32])> =
+            linears.iter().zip(outs.iter_mut().map(|out| &mut **out)).collect();
+        Linear::forward(self.isa, x, false, &mut terms);
+        outs
     }
 
     fn norm(&self, x: &[f32], weight: &[f32]) -> Buffer {
@@ -115,39 +223,35 @@ impl Block {
         );
     }
 
-    fn activated(gate: &[f32], up: &[f32]) -> Buffer {
-        let mut out = Buffer::new(gate.len());
-        let parts = out.par_chunks_mut(CHUNK).zip(gate.par_chunks(CHUNK));
-        parts.zip(up.par_chunks(CHUNK)).for_each(|((out, gate), up)| swiglu_row(gate, up, out));
-        out
+    fn gated<'a>(&self, buffers: &'a [Buffer]) -> Gated<'a> {
+        Gated { buffers, wide: self.config.intermediate_size }
+    }
+
+    /// Computes what the backward pass needs.
+    fn results(&self, x: &[f32], numbers: &[f32]) -> Kept {
+        let (attention, feed_forward) = readers(&self.config);
+        let h = self.norm(x, &self.layer.input_layernorm);
+        let projected = self.read_by(attention, &h, numbers);
+        drop(h);
+        let tokens = x.len() / self.config.hidden_size;
+        let mut attended = Buffer::new(tokens * self.config.q_dim());
+        self.attention().forward(&projected, &mut attended);
+        let mut middle = Buffer::new(x.len());
+        middle.copy_from_slice(x);
+        let of_o = self.linear(Module::OProj, numbers);
+        Linear::forward(self.isa, &attended, true, &mut [(&of_o, &mut middle)]);
+        let h = self.norm(&middle, &self.layer.post_attention_layernorm);
+        let widened = self.read_by(feed_forward, &h, numbers);
+        Kept { projected, attended, middle, widened }
     }
 
     fn forward(&self, x: &[f32], numbers: &[f32]) -> (Vec<f32>, Kept) {
-        let tokens = x.len() / self.config.hidden_size;
-        let sized = |module: Module| Buffer::new(tokens * module.shape(&self.config).0);
-        let linear = |module| self.linear(module, numbers);
-        let h = self.norm(x, &self.layer.input_layernorm);
-        let (mut q, mut k, mut v) =
-            (sized(Module::QProj), sized(Module::KProj), sized(Module::VProj));
-        let [of_q, of_k, of_v] = [Module::QProj, Module::KProj, Module::VProj].map(linear);
-        let outs = &mut [(&of_q, &mut *q), (&of_k, &mut *k), (&of_v, &mut *v)];
-        Linear::forward(self.isa, &h, false, outs);
-        let mut attended = Buffer::new(q.len());
-        self.attention().forward([&q, &k, &v], &mut attended);
-        let mut middle = Buffer::new(x.len());
-        middle.copy_from_slice(x);
-        let of_o = linear(Module::OProj);
-        Linear::forward(self.isa, &attended, true, &mut [(&of_o, &mut middle)]);
-        let h = self.norm(&middle, &self.layer.post_attention_layernorm);
-        let (mut gate, mut up) = (sized(Module::GateProj), sized(Module::UpProj));
-        let (of_gate, of_up) = (linear(Module::GateProj), linear(Module::UpProj));
-        let outs = &mut [(&of_gate, &mut *gate), (&of_up, &mut *up)];
-        Linear::forward(self.isa, &h, false, outs);
-        let active = Self::activated(&gate, &up);
-        let mut out = middle.to_vec();
-        let of_down = linear(Module::DownProj);
+        let kept = self.results(x, numbers);
+        let active = self.gated(&kept.widened).activated();
+        let mut out = kept.middle.to_vec();
+        let of_down = self.linear(Module::DownProj, numbers);
         Linear::forward(self.isa, &active, true, &mut [(&of_down, &mut out)]);
-        (out, Kept { q, k, v, attended, middle, gate, up })
+        (out, kept)
     }
 
     /// Returns the gradients of x and of the adapters' numbers.
@@ -157,7 +261,8 @@ impl Block {
         kept: &Kept,
         upstream: &[f32],
     ) -> (Vec<f32>, Vec<f32>) {
-        let Kept { q, k, v, attended, middle, gate, up } = kept;
+        let Kept { projected, attended, middle, widened } = kept;
+        let (attention, feed_forward) = readers(&self.config);
         let mut grads = vec![0.0; numbers.len()];
         let mut back = |module: Module, xy: (&[f32], &[f32]), dx: (&mut [f32], bool)| {
             let (da, db) = match self.slots[module as usize] {
@@ -166,36 +271,32 @@ impl Block {
             };
             self.linear(module, numbers).backward(self.isa, xy, dx, (da, db));
         };
-        let active = Self::activated(gate, up);
+        let gated = self.gated(widened);
+        let active = gated.activated();
         let mut dactive = Buffer::new(active.len());
         back(Module::DownProj, (&active, upstream), (&mut dactive, false));
         drop(active);
-        let (mut dgate, mut dup) = (Buffer::new(gate.len()), Buffer::new(up.len()));
-        let inputs = gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK));
-        let outputs = dgate.par_chunks_mut(CHUNK).zip(dup.par_chunks_mut(CHUNK));
-        inputs
-            .zip(dactive.par_chunks(CHUNK))
-            .zip(outputs)
-            .for_each(|(((gate, up), dy), (dgate, dup))| swiglu_back_row(gate, up, dy, dgate, dup));
+        let dwidened = gated.backward(&dactive);
         drop(dactive);
         let weight = &self.layer.post_attention_layernorm;
         let h = self.norm(middle, weight);
         let mut dh = Buffer::new(h.len());
-        back(Module::GateProj, (&h, &dgate), (&mut dh, false));
-        back(Module::UpProj, (&h, &dup), (&mut dh, true));
+        for (i, (module, dy)) in feed_forward.iter().zip(&dwidened).enumerate() {
+            back(*module, (&h, dy), (&mut dh, i > 0));
+        }
+        drop(dwidened);
         let mut dx = upstream.to_vec();
         self.norm_back((middle, weight), &dh, &mut dx);
         let mut dattended = Buffer::new(attended.len());
         back(Module::OProj, (attended, &dx), (&mut dattended, false));
-        let (mut dq, mut dk, mut dv) =
-            (Buffer::new(q.len()), Buffer::new(k.len()), Buffer::new(v.len()));
-        let of_qkv = [&mut *dq, &mut *dk, &mut *dv];
-        self.attention().backward([q, k, v], (attended, &dattended), of_qkv);
+        let mut dprojected: Vec<Buffer> =
+            projected.iter().map(|buffer| Buffer::new(buffer.len())).collect();
+        self.attention().backward(projected, (attended, &dattended), &mut dprojected);
         let weight = &self.layer.input_layernorm;
         let h = self.norm(x, weight);
-        back(Module::QProj, (&h, &dq), (&mut dh, false));
-        back(Module::KProj, (&h, &dk), (&mut dh, true));
-        back(Module::VProj, (&h, &dv), (&mut dh, true));
+        for (i, (module, dy)) in attention.iter().zip(&dprojected).enumerate() {
+            back(*module, (&h, dy), (&mut dh, i > 0));
+        }
         self.norm_back((x, weight), &dh, &mut dx);
         (dx, grads)
     }
@@ -215,7 +316,7 @@ impl CustomOp2 for Block {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, numbers) = (elements(x, x_layout)?, elements(numbers, numbers_layout)?);
         let (out, made) = self.forward(x, numbers);
-        if let Some(kept) = &self.kept {
+        if let Keep::Results(kept) = &self.keep {
             *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(made);
         }
         Ok((CpuStorage::F32(out), x_layout.shape().clone()))
@@ -228,8 +329,15 @@ impl CustomOp2 for Block {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let kept = self.kept.as_ref();
-        let kept = kept.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let kept = match &self.keep {
+            Keep::Nothing => None,
+            Keep::Input => {
+                let again =
+                    |xs: &[f32]| with_elements(numbers, |numbers| self.results(xs, numbers));
+                Some(with_elements(x, again)??)
+            }
+            Keep::Results(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).take(),
+        };
         let Some(kept) = kept else { bail!("a layer whose forward pass kept nothing") };
         let grad = grad.contiguous()?;
         let (dx, grads) = with_elements(x, |xs| {

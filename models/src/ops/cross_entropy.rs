@@ -10,8 +10,10 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{Frozen, elements, with_elements};
-use crate::kernels::{Isa, Mat, MatMut, Product, add_scaled, exp, exp_row, max_row};
+use super::{elements, with_elements};
+use crate::kernels::{
+    Factor, Isa, Mat, MatMut, Product, Stored, add_scaled, exp, exp_row, max_row,
+};
 
 /// Supervised tokens that are looked at together.
 const TOKENS: usize = 1024;
@@ -20,8 +22,7 @@ const IDS: usize = 2048;
 
 /// Sum of -ln p(target) over the targets. Shapes: hidden [tokens, width] -> [1].
 pub struct CrossEntropy {
-    head: Frozen,
-    width: usize,
+    head: Stored,
     targets: Arc<[(usize, u32)]>,
     isa: Isa,
     /// Gradient of the loss, [targets, width]; made in the forward pass where it will be needed.
@@ -42,8 +43,12 @@ struct Sum {
 impl CrossEntropy {
     /// Makes the loss with an output embedding `head` [vocabulary, width] and
     /// (token whose hidden state predicts, id that it should predict).
-    pub fn new(head: Frozen, width: usize, targets: Arc<[(usize, u32)]>, isa: Isa) -> Self {
-        Self { head, width, targets, isa, gradient: None }
+    pub fn new(head: Stored, targets: Arc<[(usize, u32)]>, isa: Isa) -> Self {
+        Self { head, targets, isa, gradient: None }
+    }
+
+    fn width(&self) -> usize {
+        self.head.cols()
     }
 
     /// Makes the gradient together with the loss.
@@ -56,19 +61,21 @@ impl CrossEntropy {
     /// where these are wanted.
     fn losses(&self, hidden: &[f32]) -> (Vec<f64>, Vec<f32>) {
         let (mut losses, mut gradients) = (Vec::with_capacity(self.targets.len()), Vec::new());
+        let width = self.width();
         for targets in self.targets.chunks(TOKENS) {
-            let row = |(at, _): &(usize, u32)| &hidden[at * self.width..(at + 1) * self.width];
+            let row = |(at, _): &(usize, u32)| &hidden[at * width..(at + 1) * width];
             let rows: Vec<f32> = targets.iter().flat_map(row).copied().collect();
             let mut gradient = vec![0.0; if self.gradient.is_some() { rows.len() } else { 0 }];
             let sums = self.sums(&rows, targets, &mut gradient);
             losses.extend(sums.iter().map(|Sum { top, sum, target }| {
                 f64::from(*top) + f64::from(*sum).ln() - f64::from(*target)
             }));
-            let rows = gradient.chunks_exact_mut(self.width).zip(&sums).zip(targets);
+            let mut of_target = vec![0.0; width];
+            let rows = gradient.chunks_exact_mut(width).zip(&sums).zip(targets);
             for ((row, sum), (_, id)) in rows {
                 let share = 1.0 / sum.sum;
-                let of_target = &self.head[*id as usize * self.width..][..self.width];
-                row.iter_mut().zip(of_target).for_each(|(v, e)| *v = *v * share - e);
+                self.head.read(*id as usize, 0, &mut of_target);
+                row.iter_mut().zip(&of_target).for_each(|(v, e)| *v = *v * share - e);
             }
             gradients.append(&mut gradient);
         }
@@ -81,11 +88,12 @@ impl CrossEntropy {
         let mut sums = vec![none; targets.len()];
         let mut logits = vec![0.0; targets.len() * IDS];
         let product = Product::new(self.isa);
-        for (block, head) in self.head.chunks(IDS * self.width).enumerate() {
-            let ids = head.len() / self.width;
+        let width = self.width();
+        for (block, from) in (0..self.head.rows()).step_by(IDS).enumerate() {
+            let head = self.head.slice(from, IDS);
+            let ids = head.rows();
             let logits = &mut logits[..targets.len() * ids];
-            let head = Mat::new(head, self.width);
-            product.run(MatMut::new(logits, ids), Mat::new(rows, self.width), head.t());
+            product.run(MatMut::new(logits, ids), Mat::new(rows, width), Factor::turned(&head));
             let factors: Vec<f32> = logits
                 .par_chunks_exact_mut(ids)
                 .zip(sums.par_iter_mut())
@@ -97,13 +105,13 @@ impl CrossEntropy {
             if gradient.is_empty() {
                 continue;
             }
-            for (row, factor) in gradient.chunks_exact_mut(self.width).zip(factors) {
+            for (row, factor) in gradient.chunks_exact_mut(width).zip(factors) {
                 if factor != 1.0 {
                     row.iter_mut().for_each(|v| *v *= factor);
                 }
             }
-            let to = MatMut::new(gradient, self.width);
-            product.added().run(to, Mat::new(logits, ids), head);
+            let to = MatMut::new(gradient, width);
+            product.added().run(to, Mat::new(logits, ids), &head);
         }
         sums
     }
@@ -145,9 +153,10 @@ impl CustomOp1 for CrossEntropy {
         };
         let upstream = grad.contiguous()?;
         let upstream = with_elements(&upstream, |grad| grad.first().copied().unwrap_or(0.0))?;
+        let width = self.width();
         let mut dhidden = vec![0.0; hidden.elem_count()];
-        for (row, (at, _)) in gradient.chunks_exact(self.width).zip(self.targets.iter()) {
-            let to = &mut dhidden[at * self.width..(at + 1) * self.width];
+        for (row, (at, _)) in gradient.chunks_exact(width).zip(self.targets.iter()) {
+            let to = &mut dhidden[at * width..(at + 1) * width];
             add_scaled(to, row, upstream);
         }
         Ok(Some(Tensor::from_vec(dhidden, hidden.shape(), hidden.device())?))

@@ -5,7 +5,7 @@ use rand_chacha::rand_core::RngCore;
 use rayon::prelude::*;
 
 use super::buffers::Buffer;
-use crate::kernels::{Isa, Mat, MatMut, Product, Term, Threads, run_all};
+use crate::kernels::{Factor, Isa, Mat, MatMut, Product, Stored, Term, Threads, run_all};
 use crate::rng;
 
 /// Which elements of the input the low-rank branch sees, recomputed from its key when needed.
@@ -23,6 +23,13 @@ impl Dropout {
     /// Rounds a rate to 1/256.
     pub fn quantise(rate: f64) -> u8 {
         (rate * 256.0).round().clamp(0.0, 255.0) as u8
+    }
+
+    /// Returns by what each of `len` elements is multiplied: 0 where it is dropped.
+    pub(super) fn mask(&self, len: usize, width: usize) -> Vec<f32> {
+        let mut mask = vec![0.0; len];
+        self.apply(&vec![1.0; len], width, &mut mask);
+        mask
     }
 
     /// Writes drop(x) / (1 - rate) into `out`; rows of `width` have streams of their own.
@@ -63,9 +70,9 @@ impl Dropout {
 #[derive(Clone)]
 pub(super) struct Linear<'a> {
     /// Frozen weight, [outputs, inputs].
-    pub(super) weight: &'a [f32],
-    /// Width of the input.
-    pub(super) inputs: usize,
+    pub(super) weight: &'a Stored,
+    /// Added to the outputs, [outputs].
+    pub(super) bias: Option<&'a [f32]>,
     /// A and B; none where the layer is not adapted.
     pub(super) pair: Option<(&'a [f32], &'a [f32])>,
     /// Scale of the update: alpha / rank, or alpha / sqrt(rank) for rsLoRA.
@@ -75,12 +82,16 @@ pub(super) struct Linear<'a> {
 }
 
 impl<'a> Linear<'a> {
+    fn inputs(&self) -> usize {
+        self.weight.cols()
+    }
+
     fn outputs(&self) -> usize {
-        self.weight.len() / self.inputs
+        self.weight.rows()
     }
 
     fn rank(&self) -> usize {
-        self.pair.map_or(0, |(a, _)| a.len() / self.inputs)
+        self.pair.map_or(0, |(a, _)| a.len() / self.inputs())
     }
 
     fn drops(&self) -> Option<&Dropout> {
@@ -90,14 +101,14 @@ impl<'a> Linear<'a> {
     /// Computes the outputs of several layers with the same input; `add` adds them to what stands
     /// there.
     pub(super) fn forward(isa: Isa, x: &[f32], add: bool, layers: &mut [(&Self, &mut [f32])]) {
-        let Some(inputs) = layers.first().map(|(layer, _)| layer.inputs) else { return };
+        let Some(inputs) = layers.first().map(|(layer, _)| layer.inputs()) else { return };
         let tokens = x.len() / inputs;
         let down = |layer: &Self| Buffer::new(tokens * layer.rank());
         let mut downs: Vec<Buffer> = layers.iter().map(|(layer, _)| down(layer)).collect();
         let mut terms = Vec::with_capacity(2 * layers.len());
         for ((layer, out), down) in layers.iter_mut().zip(&mut downs) {
             let (outputs, rank) = (layer.outputs(), layer.rank());
-            let frozen = Mat::new(layer.weight, inputs).t();
+            let frozen = Factor::turned(layer.weight);
             terms.push(Term { add, ..Term::new(MatMut::new(out, outputs), frozen) });
             if let (Some((a, _)), None) = (layer.pair, layer.drops()) {
                 terms.push(Term::new(MatMut::new(down, rank), Mat::new(a, inputs).t()));
@@ -105,6 +116,7 @@ impl<'a> Linear<'a> {
         }
         run_all(isa, Threads::All, Mat::new(x, inputs), terms);
         for ((layer, out), down) in layers.iter_mut().zip(&mut downs) {
+            layer.add_bias(out);
             let Some((a, b)) = layer.pair else { continue };
             let (outputs, rank) = (layer.outputs(), layer.rank());
             if let Some(dropout) = layer.drops() {
@@ -118,6 +130,13 @@ impl<'a> Linear<'a> {
         }
     }
 
+    fn add_bias(&self, out: &mut [f32]) {
+        let Some(bias) = self.bias else { return };
+        for row in out.chunks_exact_mut(bias.len()) {
+            row.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+        }
+    }
+
     /// With u = s * dy B: dA = u^T drop(x), dB = s * dy^T (drop(x) A^T), dx = dy W + drop(u A).
     ///
     /// Writes dx, or adds it to what stands there, and writes dA and dB.
@@ -128,11 +147,10 @@ impl<'a> Linear<'a> {
         (dx, add): (&mut [f32], bool),
         (da, db): (&mut [f32], &mut [f32]),
     ) {
-        let (inputs, outputs, rank) = (self.inputs, self.outputs(), self.rank());
+        let (inputs, outputs, rank) = (self.inputs(), self.outputs(), self.rank());
         let tokens = x.len() / inputs;
         let dy = Mat::new(dy, outputs);
-        let of_x =
-            Term { add, ..Term::new(MatMut::new(dx, inputs), Mat::new(self.weight, inputs)) };
+        let of_x = Term { add, ..Term::new(MatMut::new(dx, inputs), self.weight) };
         let Some((a, b)) = self.pair else {
             return run_all(isa, Threads::All, dy, vec![of_x]);
         };

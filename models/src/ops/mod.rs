@@ -17,7 +17,7 @@ pub mod twin;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
 pub use attention::Rope;
-pub use block::{Block, Kept, Slot};
+pub use block::{Block, Keep, Kept, Slot, Slots};
 pub(crate) use buffers::release;
 pub use cross_entropy::CrossEntropy;
 pub use lora_linear::Dropout;

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor, Var};
 
-use super::lora_linear::Linear;
+use super::lora_linear::Linear as LoraLinear;
 use super::*;
-use crate::config::LlamaConfig;
-use crate::kernels::{Isa, isa};
+use crate::architectures::Architecture;
+use crate::config::{DecoderConfig, RopeConfig};
+use crate::kernels::{Isa, Stored, isa};
 use crate::lora::Module;
-use crate::weights::Layer;
+use crate::weights::{Layer, Linear};
 
 fn filled(len: usize, step: f32) -> Vec<f32> {
     (0..len).map(|i| (i as f32 * step).sin()).collect()
@@ -72,105 +73,115 @@ fn rms_norm_matches_its_twin() {
     );
 }
 
-const CONFIG: LlamaConfig = LlamaConfig {
-    vocab_size: 7,
-    hidden_size: 24,
-    intermediate_size: 40,
-    num_hidden_layers: 1,
-    num_attention_heads: 4,
-    num_key_value_heads: 2,
-    rms_norm_eps: 1e-5,
-    rope_theta: 10_000.0,
-    max_position_embeddings: 256,
-};
-const RANK: usize = 4;
-
-/// A layer whose modules are all adapted, or all but two, and the numbers of its adapters.
-fn layer(adapted: &[Module]) -> (Layer, [Option<Slot>; 7], Vec<f32>) {
-    let mut at = 0;
-    let mut slots = [None; 7];
-    for module in adapted {
-        let (outputs, inputs) = module.shape(&CONFIG);
-        let b = at + RANK * inputs;
-        let end = b + outputs * RANK;
-        slots[*module as usize] = Some(Slot { a: at, b, end });
-        at = end;
-    }
-    let frozen = |module: Module| -> Frozen {
-        let (outputs, inputs) = module.shape(&CONFIG);
-        filled(outputs * inputs, 0.5 + module as usize as f32 * 0.01)
-            .iter()
-            .map(|v| v * 0.3)
-            .collect()
+fn config(architecture: Architecture) -> DecoderConfig {
+    // A part of each head turns, and sine and cosine are scaled.
+    let rope = RopeConfig {
+        theta: 10_000.0,
+        dims: if architecture == Architecture::Phi3 { 4 } else { 6 },
+        divisors: if architecture == Architecture::Phi3 { vec![1.5, 0.7] } else { Vec::new() },
+        magnitude: if architecture == Architecture::Phi3 { 1.2 } else { 1.0 },
     };
-    let norm = |step| -> Frozen { filled(CONFIG.hidden_size, step).into() };
-    let layer = Layer::new(norm(0.7), norm(0.6), Module::ALL.map(frozen));
-    (layer, slots, filled(at, 0.37).iter().map(|v| v * 0.2).collect())
-}
-
-fn block(layer: &Layer, slots: [Option<Slot>; 7], lens: &[usize], isa: Isa) -> Block {
-    Block {
-        config: CONFIG,
-        layer: layer.clone(),
-        slots,
-        scale: 1.5,
-        dropout: None,
-        rows: lens.into(),
-        rope: Arc::new(Rope::new(CONFIG.head_dim(), CONFIG.rope_theta, 256)),
-        isa,
-        kept: Some(std::sync::Mutex::default()),
+    DecoderConfig {
+        architecture,
+        vocab_size: 7,
+        hidden_size: 20,
+        intermediate_size: 40,
+        num_hidden_layers: 1,
+        num_attention_heads: 4,
+        num_key_value_heads: 2,
+        head_dim: 6,
+        rms_norm_eps: 1e-5,
+        rope,
+        max_position_embeddings: 256,
     }
 }
 
-/// The layer composed of the twins of its parts.
-fn twin_block(layer: &Layer, slots: [Option<Slot>; 7], x: &Tensor, numbers: &Tensor) -> Tensor {
-    let cut = |at: usize, end: usize, shape: (usize, usize)| {
-        numbers.narrow(0, at, end - at).unwrap().reshape(shape).unwrap()
-    };
-    let linear = |module: Module, x: &Tensor| {
-        let (outputs, inputs) = module.shape(&CONFIG);
-        let weight = layer.linear(module).to_vec();
-        let weight = Tensor::from_vec(weight, (outputs, inputs), &Device::Cpu).unwrap();
-        let Some(Slot { a, b, end }) = slots[module as usize] else {
-            return x.matmul(&weight.t().unwrap()).unwrap();
+/// A layer with adapters of unequal ranks on some modules.
+struct Sample {
+    config: DecoderConfig,
+    layer: Layer,
+    slots: Slots,
+    numbers: Vec<f32>,
+}
+
+impl Sample {
+    fn new(architecture: Architecture, adapted: &[Module]) -> Self {
+        let config = config(architecture);
+        let (mut at, mut slots) = (0, [None; Module::COUNT]);
+        for (i, module) in adapted.iter().enumerate() {
+            let (outputs, inputs) = module.shape(&config);
+            let (b, scale) = (at + (3 + i % 2) * inputs, 1.5 - 0.1 * i as f32);
+            let end = b + outputs * (3 + i % 2);
+            slots[*module as usize] = Some(Slot { a: at, b, end, scale });
+            at = end;
+        }
+        let frozen = |module: &Module| {
+            let (outputs, inputs) = module.shape(&config);
+            let step = 0.5 + *module as usize as f32 * 0.01;
+            let weight = filled(outputs * inputs, step).iter().map(|v| v * 0.3).collect::<Vec<_>>();
+            let bias = architecture.has_bias(*module).then(|| filled(outputs, 0.45).into());
+            (*module, Linear { weight: Stored::plain(weight, inputs), bias })
         };
-        let ab = (cut(a, b, (RANK, inputs)), cut(b, end, (outputs, RANK)));
-        twin::lora_linear(x, &weight, (&ab.0, &ab.1), 1.5).unwrap()
-    };
-    let norm = |x: &Tensor, weight: &Frozen| {
-        let weight = Tensor::from_vec(weight.to_vec(), weight.len(), &Device::Cpu).unwrap();
-        twin::rms_norm(x, &weight, 1e-5).unwrap()
-    };
-    let h = norm(x, &layer.input_layernorm);
-    let [q, k, v] = [Module::QProj, Module::KProj, Module::VProj].map(|module| linear(module, &h));
-    let heads = (CONFIG.num_attention_heads, CONFIG.num_key_value_heads);
-    let attended = twin::attention([&q, &k, &v], heads, CONFIG.head_dim(), 10_000.0).unwrap();
-    let middle = (x + linear(Module::OProj, &attended)).unwrap();
-    let h = norm(&middle, &layer.post_attention_layernorm);
-    let active = twin::swiglu(&linear(Module::GateProj, &h), &linear(Module::UpProj, &h)).unwrap();
-    (&middle + linear(Module::DownProj, &active)).unwrap()
+        let norm = |step| -> Frozen { filled(config.hidden_size, step).into() };
+        let layer = Layer {
+            input_layernorm: norm(0.7),
+            post_attention_layernorm: norm(0.6),
+            linears: architecture.modules().iter().map(frozen).collect(),
+        };
+        let numbers = filled(at, 0.37).iter().map(|v| v * 0.2).collect();
+        Self { config, layer, slots, numbers }
+    }
+
+    fn block(&self, lens: &[usize], isa: Isa, keep: Keep) -> Block {
+        Block {
+            config: self.config.clone(),
+            layer: self.layer.clone(),
+            slots: self.slots,
+            dropout: None,
+            rows: lens.into(),
+            rope: Arc::new(Rope::of(&self.config, 256)),
+            isa,
+            keep,
+        }
+    }
+
+    /// The layer composed of the twins of its parts.
+    fn twin(&self, x: &Tensor, numbers: &Tensor) -> Tensor {
+        let config = &self.config;
+        let twin = twin::Layer { config, layer: &self.layer, slots: &self.slots, dropout: None };
+        twin.forward(x, numbers, &[x.dim(0).unwrap()]).unwrap()
+    }
 }
 
 #[test]
 fn a_layer_matches_its_twin_on_packed_rows() {
-    let some = [Module::QProj, Module::VProj, Module::OProj, Module::GateProj, Module::DownProj];
-    // One row is longer than the queries that are looked at together.
-    for (adapted, lens) in [(&Module::ALL[..], [5, 3]), (&some, [7, 130])] {
-        let (layer, slots, numbers) = layer(adapted);
-        let x = var((lens[0] + lens[1], CONFIG.hidden_size), 0.31);
-        let len = numbers.len();
-        let numbers = Var::from_vec(numbers, len, &Device::Cpu).unwrap();
+    use Module::{DownProj, GateProj, GateUpProj, OProj, QProj, QkvProj, VProj};
+    let cases: [(Architecture, &[Module], [usize; 2]); 5] = [
+        // One row is longer than the queries that are looked at together.
+        (Architecture::Llama, Architecture::Llama.modules(), [5, 3]),
+        (Architecture::Llama, &[QProj, VProj, OProj, GateProj, DownProj], [7, 130]),
+        (Architecture::Qwen2, Architecture::Qwen2.modules(), [9, 4]),
+        (Architecture::Phi3, Architecture::Phi3.modules(), [6, 70]),
+        (Architecture::Phi3, &[QkvProj, GateUpProj], [6, 3]),
+    ];
+    for (architecture, adapted, lens) in cases {
+        let sample = Sample::new(architecture, adapted);
+        let x = var((lens[0] + lens[1], sample.config.hidden_size), 0.31);
+        let len = sample.numbers.len();
+        let numbers = Var::from_vec(sample.numbers.clone(), len, &Device::Cpu).unwrap();
         let mut start = 0;
         let parts = lens.map(|len| {
             let part = x.as_tensor().narrow(0, start, len).unwrap();
             start += len;
-            twin_block(&layer, slots, &part, numbers.as_tensor())
+            sample.twin(&part, numbers.as_tensor())
         });
         let twin = Tensor::cat(&parts, 0).unwrap();
         for isa in here() {
-            let op = block(&layer, slots, &lens, isa);
-            let ours = x.as_tensor().apply_op2(numbers.as_tensor(), op).unwrap();
-            check(isa, &ours, &twin, &[&x, &numbers]);
+            for keep in [Keep::Results(std::sync::Mutex::default()), Keep::Input] {
+                let op = sample.block(&lens, isa, keep);
+                let ours = x.as_tensor().apply_op2(numbers.as_tensor(), op).unwrap();
+                check(isa, &ours, &twin, &[&x, &numbers]);
+            }
         }
     }
 }
@@ -178,17 +189,17 @@ fn a_layer_matches_its_twin_on_packed_rows() {
 #[test]
 fn dropout_reaches_the_update_only_and_the_same_elements_backwards() {
     let (x, a, b) = (filled(64 * 32, 0.3), filled(4 * 32, 0.7), filled(8 * 4, 0.2));
-    let weight = vec![0.0; 8 * 32];
-    let linear = |below| Linear {
+    let weight = Stored::plain(vec![0.0; 8 * 32], 32);
+    let linear = |below| LoraLinear {
         weight: &weight,
-        inputs: 32,
+        bias: None,
         pair: Some((&a, &b)),
         scale: 1.0,
         dropout: Some(Dropout { below, seed: 7, index: 3 }),
     };
     let run = |below| {
         let mut out = vec![0.0; 64 * 8];
-        Linear::forward(isa(), &x, false, &mut [(&linear(below), &mut out)]);
+        LoraLinear::forward(isa(), &x, false, &mut [(&linear(below), &mut out)]);
         out
     };
     let (plain, dropped) = (run(0), run(128));
@@ -210,7 +221,8 @@ fn cross_entropy_matches_its_twin() {
     let head = filled(ids * 8, 0.23);
     let targets: Vec<(usize, u32)> = vec![(0, 3), (4, 2499), (4, 7), (8, 0)];
     let op = |isa| {
-        CrossEntropy::new(head.clone().into(), 8, targets.clone().into(), isa).with_gradient()
+        let head = Stored::plain(head.clone(), 8);
+        CrossEntropy::new(head, targets.clone().into(), isa).with_gradient()
     };
     let for_twin = Tensor::from_vec(head.clone(), (ids, 8), &Device::Cpu).unwrap();
     let twin = twin::cross_entropy(hidden.as_tensor(), &for_twin, &targets).unwrap();

@@ -1,22 +1,15 @@
 //! The same operations composed of stock candle ops: slow, differentiable, easy to check.
 
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
+
+use super::{Dropout, Slot, Slots};
+use crate::config::DecoderConfig;
+use crate::lora::Module;
 
 /// RMS norm of x [tokens, width] with weight [width].
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
     x.broadcast_div(&(mean + eps)?.sqrt()?)?.broadcast_mul(weight)
-}
-
-/// x W^T + scale * x A^T B^T, without dropout.
-pub fn lora_linear(
-    x: &Tensor,
-    weight: &Tensor,
-    ab: (&Tensor, &Tensor),
-    scale: f64,
-) -> Result<Tensor> {
-    let (a, b) = ab;
-    x.matmul(&weight.t()?)? + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * scale)?
 }
 
 /// silu(gate) * up.
@@ -38,16 +31,97 @@ pub fn cross_entropy(hidden: &Tensor, head: &Tensor, targets: &[(usize, u32)]) -
     (sums - shifted.gather(&ids, 1)?)?.sum_all()
 }
 
+/// A layer composed of stock operations: what [`super::Block`] computes, on any device.
+pub struct Layer<'a> {
+    /// Shape of the model.
+    pub config: &'a DecoderConfig,
+    /// Frozen weights.
+    pub layer: &'a crate::weights::Layer,
+    /// Where the factors of each module stand among the numbers.
+    pub slots: &'a Slots,
+    /// Dropout of the first module, as the layer's own operation has it.
+    pub dropout: Option<&'a Dropout>,
+}
+
+impl Layer<'_> {
+    /// x [tokens, hidden] of packed rows, and the numbers of the adapters -> [tokens, hidden].
+    pub fn forward(&self, x: &Tensor, numbers: &Tensor, rows: &[usize]) -> Result<Tensor> {
+        let config = self.config;
+        let (q, kv, wide) = (config.q_dim(), config.kv_dim(), config.intermediate_size);
+        let h = self.norm(x, &self.layer.input_layernorm)?;
+        let widths = [(Module::QProj, q), (Module::KProj, kv), (Module::VProj, kv)];
+        let qkv = self.parts((&h, numbers), Module::QkvProj, &widths)?;
+        let mut start = 0;
+        let mut attended = Vec::with_capacity(rows.len());
+        for len in rows {
+            let row = |i: usize| qkv[i].narrow(0, start, *len)?.contiguous();
+            attended.push(attention([&row(0)?, &row(1)?, &row(2)?], config)?);
+            start += len;
+        }
+        let attended = Tensor::cat(&attended, 0)?;
+        let middle = (x + self.linear(Module::OProj, &attended, numbers)?)?;
+        let h = self.norm(&middle, &self.layer.post_attention_layernorm)?;
+        let widths = [(Module::GateProj, wide), (Module::UpProj, wide)];
+        let gated = self.parts((&h, numbers), Module::GateUpProj, &widths)?;
+        let active = swiglu(&gated[0], &gated[1])?;
+        &middle + self.linear(Module::DownProj, &active, numbers)?
+    }
+
+    fn norm(&self, x: &Tensor, weight: &[f32]) -> Result<Tensor> {
+        let weight = Tensor::from_slice(weight, weight.len(), x.device())?;
+        rms_norm(x, &weight, f64::from(self.config.rms_norm_eps))
+    }
+
+    /// Computes modules that read the same: each for itself, or as parts of `whole`.
+    fn parts(
+        &self,
+        (x, numbers): (&Tensor, &Tensor),
+        whole: Module,
+        widths: &[(Module, usize)],
+    ) -> Result<Vec<Tensor>> {
+        if !self.config.architecture.modules().contains(&whole) {
+            return widths.iter().map(|(module, _)| self.linear(*module, x, numbers)).collect();
+        }
+        let all = self.linear(whole, x, numbers)?;
+        let mut at = 0;
+        let cut = |(_, width): &(Module, usize)| {
+            at += width;
+            all.narrow(1, at - width, *width)?.contiguous()
+        };
+        widths.iter().map(cut).collect()
+    }
+
+    fn linear(&self, module: Module, x: &Tensor, numbers: &Tensor) -> Result<Tensor> {
+        let frozen = self.layer.linear(module);
+        let (outputs, inputs) = module.shape(self.config);
+        let device = x.device();
+        let weight = Tensor::from_vec(frozen.weight.to_vec(), (outputs, inputs), device)?;
+        let mut out = x.matmul(&weight.t()?)?;
+        if let Some(bias) = &frozen.bias {
+            out = out.broadcast_add(&Tensor::from_slice(bias, outputs, device)?)?;
+        }
+        let Some(Slot { a, b, end, scale }) = self.slots[module as usize] else { return Ok(out) };
+        let rank = (b - a) / inputs;
+        let factor_a = numbers.narrow(0, a, b - a)?.reshape((rank, inputs))?;
+        let factor_b = numbers.narrow(0, b, end - b)?.reshape((outputs, rank))?;
+        let seen = match self.dropout.filter(|dropout| dropout.below > 0) {
+            None => x.clone(),
+            Some(dropout) => {
+                let index = dropout.index + module.place();
+                let mask = Dropout { index, ..dropout.clone() }.mask(x.elem_count(), inputs);
+                (x * Tensor::from_vec(mask, x.shape(), device)?)?
+            }
+        };
+        out + (seen.matmul(&factor_a.t()?)?.matmul(&factor_b.t()?)? * f64::from(scale))?
+    }
+}
+
 /// Rotary position and causal attention of one row: q [tokens, heads * head], k and v
 /// [tokens, key heads * head].
-pub fn attention(
-    qkv: [&Tensor; 3],
-    heads: (usize, usize),
-    head: usize,
-    base: f64,
-) -> Result<Tensor> {
+pub fn attention(qkv: [&Tensor; 3], config: &DecoderConfig) -> Result<Tensor> {
     let [q, k, v] = qkv;
-    let (query_heads, kv_heads) = heads;
+    let (query_heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+    let head = config.head_dim;
     let tokens = q.dim(0)?;
     let split = |t: &Tensor, n: usize| t.reshape((tokens, n, head))?.transpose(0, 1)?.contiguous();
     let group = query_heads / kv_heads;
@@ -58,8 +132,8 @@ pub fn attention(
             head,
         ))
     };
-    let q = rope(&split(q, query_heads)?, base)?;
-    let k = widen(rope(&split(k, kv_heads)?, base)?)?;
+    let q = rope(&split(q, query_heads)?, config)?;
+    let k = widen(rope(&split(k, kv_heads)?, config)?)?;
     let v = widen(split(v, kv_heads)?)?;
     let scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)? * (1.0 / (head as f64).sqrt()))?;
     let hidden = |i: usize, j: usize| if j > i { f32::NEG_INFINITY } else { 0.0 };
@@ -73,20 +147,26 @@ pub fn attention(
 }
 
 /// Turns x [heads, tokens, head] to positions 0, 1, ...
-fn rope(x: &Tensor, base: f64) -> Result<Tensor> {
+fn rope(x: &Tensor, config: &DecoderConfig) -> Result<Tensor> {
     let (_, tokens, head) = x.dims3()?;
-    let half = head / 2;
+    let rope = &config.rope;
+    let half = rope.dims / 2;
     let angle = |at: usize| {
         let (position, i) = (at / half, at % half);
-        position as f64 / base.powf(2.0 * i as f64 / head as f64)
+        let divisor = rope.divisors.get(i).copied().map_or(1.0, f64::from);
+        position as f64 / (divisor * f64::from(rope.theta).powf(2.0 * i as f64 / rope.dims as f64))
     };
     let table = |f: fn(f64) -> f64| -> Result<Tensor> {
-        let values: Vec<f64> = (0..tokens * half).map(|at| f(angle(at))).collect();
-        Tensor::from_vec(values, (tokens, half), x.device())?.to_dtype(DType::F32)
+        let value = |at: usize| f(angle(at)) * f64::from(rope.magnitude);
+        let values: Vec<f64> = (0..tokens * half).map(value).collect();
+        Tensor::from_vec(values, (tokens, half), &Device::Cpu)?
+            .to_dtype(DType::F32)?
+            .to_device(x.device())
     };
     let (cos, sin) = (table(f64::cos)?, table(f64::sin)?);
     let (low, high) = (x.narrow(2, 0, half)?, x.narrow(2, half, half)?);
     let turned_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
     let turned_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
-    Tensor::cat(&[turned_low, turned_high], 2)
+    let rest = x.narrow(2, 2 * half, head - 2 * half)?;
+    Tensor::cat(&[turned_low, turned_high, rest], 2)
 }

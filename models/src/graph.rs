@@ -10,7 +10,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 
 use crate::kernels::Isa;
 use crate::lora::{Adapter, LoraConfig, Module, Pair};
-use crate::ops::{Block, CrossEntropy, Dropout, RmsNorm, Rope, Slot};
+use crate::ops::{Block, CrossEntropy, Dropout, Keep, RmsNorm, Rope, Slot, Slots};
 use crate::render::TrainingRow;
 use crate::weights::{Layer, Weights};
 
@@ -23,7 +23,7 @@ pub struct LoraVars {
 
 struct LayerVars {
     var: Var,
-    slots: [Option<Slot>; 7],
+    slots: Slots,
 }
 
 impl LoraVars {
@@ -32,7 +32,7 @@ impl LoraVars {
     /// # Errors
     /// When candle refuses a shape.
     pub fn new(adapter: &Adapter) -> Result<Self> {
-        type Packed = (Vec<f32>, [Option<Slot>; 7]);
+        type Packed = (Vec<f32>, Slots);
         let mut packed: BTreeMap<usize, Packed> = BTreeMap::new();
         for ((layer, module), pair) in &adapter.pairs {
             let (numbers, slots) = packed.entry(*layer).or_default();
@@ -40,7 +40,8 @@ impl LoraVars {
             numbers.extend_from_slice(&pair.a);
             let b = numbers.len();
             numbers.extend_from_slice(&pair.b);
-            slots[*module as usize] = Some(Slot { a, b, end: numbers.len() });
+            let scale = adapter.config.scale(*module);
+            slots[*module as usize] = Some(Slot { a, b, end: numbers.len(), scale });
         }
         let mut layers = BTreeMap::new();
         for (layer, (numbers, slots)) in packed {
@@ -61,16 +62,21 @@ impl LoraVars {
     /// # Errors
     /// When candle refuses a copy.
     pub fn adapter(&self) -> Result<Adapter> {
+        let numbers = self.all().into_iter().map(|var| var.as_tensor().to_vec1::<f32>());
+        Ok(self.shaped(&numbers.collect::<Result<Vec<_>>>()?))
+    }
+
+    /// Gives numbers, by variable, the shape of the adapter.
+    pub fn shaped(&self, numbers: &[Vec<f32>]) -> Adapter {
         let mut pairs = BTreeMap::new();
-        for (at, layer) in &self.layers {
-            let numbers = layer.var.as_tensor().to_vec1::<f32>()?;
+        for ((at, layer), numbers) in self.layers.iter().zip(numbers) {
             for (module, slot) in Module::ALL.into_iter().zip(&layer.slots) {
-                let Some(Slot { a, b, end }) = *slot else { continue };
+                let Some(Slot { a, b, end, .. }) = *slot else { continue };
                 let pair = Pair { a: numbers[a..b].to_vec(), b: numbers[b..end].to_vec() };
                 pairs.insert((*at, module), pair);
             }
         }
-        Ok(Adapter { config: self.config.clone(), pairs })
+        Adapter { config: self.config.clone(), pairs }
     }
 }
 
@@ -119,17 +125,25 @@ impl Packed {
 }
 
 /// A decoder in training.
-pub struct Llama {
+pub struct Graph {
     weights: Arc<Weights>,
     rope: Arc<Rope>,
     isa: Isa,
+    recompute: bool,
 }
 
-impl Llama {
+impl Graph {
     /// Wraps frozen weights; rows may have up to `longest` tokens. Products take the path `isa`.
     pub fn new(weights: Arc<Weights>, longest: usize, isa: Isa) -> Self {
         let rope = Arc::new(Rope::of(&weights.config, longest));
-        Self { weights, rope, isa }
+        Self { weights, rope, isa, recompute: false }
+    }
+
+    /// Keeps of each layer its input alone, and computes the rest again in the backward pass: the
+    /// bits are the same, a third more is computed, and most of the memory is not needed.
+    #[must_use]
+    pub fn recomputing(self, recompute: bool) -> Self {
+        Self { recompute, ..self }
     }
 
     /// Computes the last hidden states [tokens, hidden].
@@ -143,11 +157,10 @@ impl Llama {
         drop: Option<DropoutKey>,
     ) -> Result<Tensor> {
         let width = self.weights.config.hidden_size;
-        let row = |id: &u32| {
-            let at = *id as usize * width;
-            &self.weights.embed_tokens[at..at + width]
-        };
-        let embedded: Vec<f32> = packed.ids.iter().flat_map(row).copied().collect();
+        let mut embedded = vec![0.0; packed.ids.len() * width];
+        for (id, row) in packed.ids.iter().zip(embedded.chunks_exact_mut(width)) {
+            self.weights.embed_tokens.read(*id as usize, 0, row);
+        }
         let mut x = Tensor::from_vec(embedded, (packed.ids.len(), width), &Device::Cpu)?;
         for (i, layer) in self.weights.layers.iter().enumerate() {
             let (numbers, block) = self.block((i, layer), packed, lora, drop)?;
@@ -167,9 +180,8 @@ impl Llama {
         lora: &LoraVars,
         drop: Option<DropoutKey>,
     ) -> Result<Tensor> {
-        let (head, width) = (&self.weights.lm_head, self.weights.config.hidden_size);
         let targets = Arc::clone(&packed.targets);
-        let loss = CrossEntropy::new(Arc::clone(head), width, targets, self.isa);
+        let loss = CrossEntropy::new(self.weights.lm_head.clone(), targets, self.isa);
         let loss = if drop.is_some() { loss.with_gradient() } else { loss };
         self.hidden(packed, lora, drop)?.apply_op1(loss)
     }
@@ -188,19 +200,22 @@ impl Llama {
             None => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
         };
         let below = Dropout::quantise(lora.config.dropout);
-        let first = (index * Module::ALL.len()) as u64;
+        let first = index as u64 * Module::PLACES;
         let dropout =
             |key: DropoutKey| Dropout { below, seed: key.seed, index: key.pass * 4096 + first };
         let block = Block {
             config: self.weights.config.clone(),
             layer: layer.clone(),
             slots: vars.map(|vars| vars.slots).unwrap_or_default(),
-            scale: lora.config.scale(),
             dropout: drop.map(dropout),
             rows: Arc::clone(&packed.rows),
             rope: Arc::clone(&self.rope),
             isa: self.isa,
-            kept: drop.is_some().then(Mutex::default),
+            keep: match (drop, self.recompute) {
+                (None, _) => Keep::Nothing,
+                (Some(_), true) => Keep::Input,
+                (Some(_), false) => Keep::Results(Mutex::default()),
+            },
         };
         Ok((numbers, block))
     }

@@ -1,0 +1,269 @@
+//! Frozen matrices in the precision of their file, unpacked to f32 where they are used.
+//!
+//! Unpacking gives the same numbers on every path: it multiplies and adds in f32, and fuses
+//! nothing.
+
+mod blocks;
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::{Isa, isa};
+
+/// How the numbers of a matrix are written, in the names of GGUF.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Format {
+    F32,
+    F16,
+    Bf16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Self; 13] = [
+        Self::F32,
+        Self::F16,
+        Self::Bf16,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+    ];
+
+    /// Name as GGUF has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
+        }
+    }
+
+    /// Returns (numbers, bytes) of a block.
+    pub fn block(self) -> (usize, usize) {
+        match self {
+            Self::F32 => (1, 4),
+            Self::F16 | Self::Bf16 => (1, 2),
+            Self::Q4_0 => (32, 18),
+            Self::Q4_1 => (32, 20),
+            Self::Q5_0 => (32, 22),
+            Self::Q5_1 => (32, 24),
+            Self::Q8_0 => (32, 34),
+            Self::Q2K => (256, 84),
+            Self::Q3K => (256, 110),
+            Self::Q4K => (256, 144),
+            Self::Q5K => (256, 176),
+            Self::Q6K => (256, 210),
+        }
+    }
+
+    /// Returns the bytes of so many numbers, if they fill whole blocks and memory could hold them.
+    pub fn bytes(self, numbers: usize) -> Option<usize> {
+        let (block, bytes) = self.block();
+        let blocks = numbers.is_multiple_of(block).then_some(numbers / block)?;
+        blocks.checked_mul(bytes)
+    }
+}
+
+/// A frozen matrix: `rows` lines of `cols` numbers.
+#[derive(Clone)]
+pub struct Stored {
+    rows: usize,
+    cols: usize,
+    /// First row among those that are held.
+    first: usize,
+    data: Data,
+}
+
+#[derive(Clone)]
+enum Data {
+    Plain(Arc<[f32]>),
+    Packed(Format, Arc<[u8]>),
+}
+
+impl Stored {
+    /// Holds numbers as they are, in lines of `cols`.
+    pub fn plain(data: impl Into<Arc<[f32]>>, cols: usize) -> Self {
+        let data = data.into();
+        Self { rows: data.len() / cols.max(1), cols, first: 0, data: Data::Plain(data) }
+    }
+
+    /// Holds little-endian bytes of a format, in lines of `cols` numbers.
+    ///
+    /// # Errors
+    /// Says why the bytes are no such matrix.
+    pub fn packed(format: Format, bytes: Vec<u8>, cols: usize) -> Result<Self, String> {
+        let line = format.bytes(cols).filter(|line| *line > 0);
+        let Some(line) = line else {
+            let (block, _) = format.block();
+            return Err(format!("{cols} columns are no whole blocks of {block}"));
+        };
+        if !bytes.len().is_multiple_of(line) {
+            return Err(format!("{} bytes are no whole rows of {line}", bytes.len()));
+        }
+        let rows = bytes.len() / line;
+        let data = if format == Format::F32 {
+            let (words, _) = bytes.as_chunks::<4>();
+            Data::Plain(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+        } else {
+            Data::Packed(format, bytes.into())
+        };
+        Ok(Self { rows, cols, first: 0, data })
+    }
+
+    /// Writes the numbers in bf16, each rounded to the nearest.
+    #[must_use]
+    pub fn rounded(&self) -> Self {
+        let mut bytes = Vec::with_capacity(self.rows * self.cols * 2);
+        let mut line = vec![0.0; self.cols];
+        for row in 0..self.rows {
+            self.read(row, 0, &mut line);
+            bytes.extend(line.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()));
+        }
+        let data = Data::Packed(Format::Bf16, bytes.into());
+        Self { rows: self.rows, cols: self.cols, first: 0, data }
+    }
+
+    /// Copies the rows in another order: row i of the result is row `of(i)` of this.
+    #[must_use]
+    pub fn with_rows(&self, of: impl Fn(usize) -> usize) -> Self {
+        let data = match &self.data {
+            Data::Plain(data) => {
+                let row = |i| &data[(self.first + of(i)) * self.cols..][..self.cols];
+                Data::Plain((0..self.rows).flat_map(row).copied().collect())
+            }
+            Data::Packed(format, bytes) => {
+                let line = format.bytes(self.cols).unwrap_or(0);
+                let row = |i| &bytes[(self.first + of(i)) * line..][..line];
+                Data::Packed(*format, (0..self.rows).flat_map(row).copied().collect())
+            }
+        };
+        Self { first: 0, data, ..self.clone() }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers in a row.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Says whether both are the same memory.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let same = match (&self.data, &other.data) {
+            (Data::Plain(a), Data::Plain(b)) => Arc::ptr_eq(a, b),
+            (Data::Packed(_, a), Data::Packed(_, b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        same && (self.first, self.rows, self.cols) == (other.first, other.rows, other.cols)
+    }
+
+    /// How the numbers are written.
+    pub fn format(&self) -> Format {
+        match &self.data {
+            Data::Plain(_) => Format::F32,
+            Data::Packed(format, _) => *format,
+        }
+    }
+
+    /// Returns the bytes that the rows take in memory.
+    pub fn size(&self) -> usize {
+        self.format().bytes(self.cols).unwrap_or(0) * self.rows
+    }
+
+    /// Views up to `count` rows from `from` on.
+    #[must_use]
+    pub fn slice(&self, from: usize, count: usize) -> Self {
+        let from = from.min(self.rows);
+        let rows = count.min(self.rows - from);
+        Self { rows, first: self.first + from, ..self.clone() }
+    }
+
+    /// Returns all numbers where they stand in memory as they are.
+    pub fn as_plain(&self) -> Option<&[f32]> {
+        match &self.data {
+            Data::Plain(data) => Some(&data[self.first * self.cols..][..self.rows * self.cols]),
+            Data::Packed(..) => None,
+        }
+    }
+
+    /// Reads numbers of a row, from the `from`th on.
+    ///
+    /// # Panics
+    /// When there are fewer: a fault of the caller.
+    pub fn read(&self, row: usize, from: usize, out: &mut [f32]) {
+        self.read_by(isa(), row, from, out);
+    }
+
+    /// The same on a path.
+    pub(super) fn read_by(&self, isa: Isa, row: usize, from: usize, out: &mut [f32]) {
+        assert!(row < self.rows && from + out.len() <= self.cols, "numbers of a row");
+        let row = self.first + row;
+        match &self.data {
+            Data::Plain(data) => out.copy_from_slice(&data[row * self.cols + from..][..out.len()]),
+            Data::Packed(format, bytes) => {
+                let (block, size) = format.block();
+                let line = self.cols / block * size;
+                blocks::unpack(isa, *format, &bytes[row * line..(row + 1) * line], from, out);
+            }
+        }
+    }
+
+    /// Returns all numbers, row by row.
+    pub fn to_vec(&self) -> Vec<f32> {
+        if let Some(data) = self.as_plain() {
+            return data.to_vec();
+        }
+        let mut out = vec![0.0; self.rows * self.cols];
+        let rows = out.par_chunks_exact_mut(self.cols).enumerate();
+        rows.for_each(|(row, out)| self.read(row, 0, out));
+        out
+    }
+
+    /// Returns the first row with something in it that is no number.
+    pub fn not_finite(&self) -> Option<usize> {
+        let is_bad = |row: &usize| {
+            let mut line = vec![0.0; self.cols];
+            self.read(*row, 0, &mut line);
+            line.iter().any(|v| !v.is_finite())
+        };
+        (0..self.rows).into_par_iter().find_first(is_bad)
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} x {} {}", self.rows, self.cols, self.format().name())
+    }
+}
