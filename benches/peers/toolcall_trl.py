@@ -26,7 +26,7 @@ Variants:
 
 - padded: batches of 8 in random order, padded to the longest
 - grouped: the same with transformers' `train_sampling_strategy="group_by_length"`: rows are sorted
-  by length within a quarter of the epoch, so that little is padded; the longest come first
+  by length within a quarter of the epoch, so that less is padded; the longest comes first
 - packed: trl's `packing=True` with its default strategy `bfd` (best fit, decreasing): whole rows
   are laid behind each other in packs as long as 8 mean rows. It switches on `padding_free`: a pack
   is one sequence with positions that begin anew at each row, without a mask. trl documents this
@@ -49,9 +49,9 @@ again, though trl's default is otherwise: --gradient-checkpointing is that defau
 
 --loss trl is SFTTrainer's own loss: the head in tiles, computed again in the backward pass and
 never kept. Without Triton, so on a CPU, it does all positions, not only those asked for, and the
-backward pass's products in f32 whatever the precision. --loss model takes the loss of the model's
-own forward pass instead, as transformers' Trainer does: also all positions, logits kept, products
-in the precision that was asked for.
+product that makes the gradient in f32 whatever the precision. --loss model takes the loss of the
+model's own forward pass instead, as transformers' Trainer does: also all positions, logits kept,
+products in the precision that was asked for.
 
 One line of JSON is printed. `seconds` is `trainer.train()` from call to return; rows have been
 tokenised (and packed) before. `step_seconds` are the steps alone. `tokens` are those of rows,
@@ -60,8 +60,8 @@ has every step. With --warm the longest batch goes forward and back once before,
 process pays when it first touches its memory (seconds in some virtual machines, all in the first
 step) is then not in the times. `peak_rss_mb` is in MiB, of the whole process, loading included,
 `import_rss_mb` what the libraries alone had taken. --show prints to stderr what the first step is
-asked for, and, in `packed`, how far its logits are from those of its rows one by one. --save writes
-the adapter.
+asked for, the types that a linear layer works in and, in `packed`, how far the step's logits are
+from those of its rows one by one. --save writes the adapter.
 """
 
 import argparse

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::architectures;
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
-use crate::kernels::{Format, Stored};
+use crate::kernels::{Format, Stored, spacious};
 use crate::weights::Source;
 
 /// Longest header of a safetensors file (the limit of the format's own library).
@@ -148,7 +148,7 @@ impl Shard {
         let (start, end) = info.data_offsets;
         let mut file = File::open(&self.path).map_err(io)?;
         file.seek(SeekFrom::Start(self.begin + start as u64)).map_err(io)?;
-        let mut bytes = vec![0; end - start];
+        let mut bytes = spacious(end - start, 0);
         file.read_exact(&mut bytes).map_err(io)?;
         Stored::packed(format, bytes, cols).map_err(wrong)
     }

@@ -15,7 +15,7 @@ use self::header::{Header, Tensor};
 use crate::architectures::{self, Architecture};
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
-use crate::kernels::Stored;
+use crate::kernels::{Stored, spacious};
 use crate::lora::Module;
 use crate::weights::Source;
 
@@ -164,7 +164,7 @@ impl Gguf {
         let path = self.path.clone();
         let io = |source| ModelError::Io { path: path.clone(), source };
         self.file.seek(SeekFrom::Start(tensor.start)).map_err(io)?;
-        let mut bytes = vec![0; tensor.bytes];
+        let mut bytes = spacious(tensor.bytes, 0);
         self.file.read_exact(&mut bytes).map_err(io)?;
         Ok(bytes)
     }

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use super::product::{Lent, Part, parts_of};
 use super::turn::turned;
-use super::{Isa, Mat, Threads};
+use super::{Isa, Mat, Threads, spacious};
 
 /// Rows or columns of a tile of numbers, and numbers that one tile is summed over.
 const SIDE: usize = 16;
@@ -106,7 +106,7 @@ fn lent<T: Copy, R>(
     // Work that waits for others may begin another product on this thread, with other memory.
     let mut memory = kept.take();
     if memory.len() < len {
-        memory.resize(len, empty);
+        memory = spacious(len, empty);
     }
     let made = work(&mut memory[..len]);
     kept.set(memory);

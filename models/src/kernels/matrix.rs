@@ -114,6 +114,23 @@ unsafe impl Send for Shared<'_> {}
 unsafe impl Sync for Shared<'_> {}
 
 impl Shared<'_> {
+    /// Asks for lines that will be written soon, each of two lines of the cache.
+    #[inline(always)]
+    pub(super) fn ask_for(self, (row, col): (usize, usize), lines: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for line in row..(row + lines).min(self.rows) {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let at = self.data.wrapping_add(line * self.stride + col).cast::<i8>();
+            // SAFETY: asking for memory ahead of time reads nothing.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_ET0>(at);
+                _mm_prefetch::<_MM_HINT_ET0>(at.wrapping_add(64));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (row, col, lines);
+    }
+
     /// Returns the place of a number.
     ///
     /// # Safety

@@ -9,6 +9,8 @@
 mod amx;
 mod dot;
 mod matrix;
+mod memory;
+mod narrow;
 mod panels;
 mod product;
 mod rows;
@@ -20,6 +22,8 @@ use std::sync::OnceLock;
 
 pub use dot::matmul_nt;
 pub use matrix::{Mat, MatMut};
+pub use memory::spacious;
+pub use narrow::product_of_lines;
 pub use product::{Factor, Product, Term, Threads, run_all};
 pub use rows::{
     add_scaled, attend_head, dot, exp, exp_row, max_row, rms_norm_back_row, rms_norm_row, sigmoid,

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use rayon::prelude::*;
 
 use super::product::{Lent, Part, parts_of};
-use super::{Isa, Mat, Threads};
+use super::{Isa, Mat, Threads, spacious};
 
 /// Numbers that a tile is summed over in one pass: a block of `a` stays in the first-level cache, a
 /// panel of `b` in the second.
@@ -60,13 +60,13 @@ thread_local! {
 /// Computes products whose shapes were checked, on a path that the machine has.
 pub(super) fn run<T: Tile>(threads: Threads, a: Mat<'_>, terms: &[Lent<'_>]) {
     // Work that waits for others may begin another product on this thread, with other memory.
-    let mut packed = ROWS.take();
-    pack_a::<T>(threads, a, &mut packed);
+    let mut memory = ROWS.take();
+    let packed = &*pack_a::<T>(threads, a, &mut memory);
     let task = |part: Part| {
         let mut scratch = SCRATCH.take().unwrap_or_default();
         scratch.of_b.resize(DEPTH * T::COLS, 0.0);
         scratch.tile.resize(T::ROWS * T::COLS, 0.0);
-        columns::<T>(terms[part.term], &packed, part, &mut scratch);
+        columns::<T>(terms[part.term], packed, part, &mut scratch);
         SCRATCH.set(Some(scratch));
     };
     let parts = parts_of(terms, threads, (T::ROWS, T::COLS));
@@ -74,7 +74,7 @@ pub(super) fn run<T: Tile>(threads: Threads, a: Mat<'_>, terms: &[Lent<'_>]) {
         Threads::One => parts.into_iter().for_each(task),
         Threads::All => parts.into_par_iter().for_each(task),
     }
-    ROWS.set(packed);
+    ROWS.set(memory);
 }
 
 /// Computes rows of the columns of a panel.
@@ -91,6 +91,7 @@ fn columns<T: Tile>(term: Lent<'_>, a: &[f32], part: Part, scratch: &mut Scratch
         // SAFETY: the caller has asked for the path.
         unsafe { T::copy(b, at, T::COLS, of_b) };
         for block in part.blocks.0..part.blocks.1 {
+            term.out.ask_for((block * T::ROWS, col), T::ROWS);
             let at = (block * inner + from) * T::ROWS;
             // SAFETY: the caller has asked for the path, and both slices are `depth` deep.
             unsafe { T::compute(&a[at..at + depth * T::ROWS], of_b, tile) };
@@ -103,9 +104,13 @@ fn columns<T: Tile>(term: Lent<'_>, a: &[f32], part: Part, scratch: &mut Scratch
 }
 
 /// Copies `a` into blocks of rows: [block][inner][ROWS], with zeros behind its last row.
-fn pack_a<T: Tile>(threads: Threads, a: Mat<'_>, packed: &mut Vec<f32>) {
+fn pack_a<'m, T: Tile>(threads: Threads, a: Mat<'_>, packed: &'m mut Vec<f32>) -> &'m mut [f32] {
     let inner = a.cols();
-    packed.resize(a.rows().next_multiple_of(T::ROWS) * inner, 0.0);
+    let len = a.rows().next_multiple_of(T::ROWS) * inner;
+    if packed.len() < len {
+        *packed = spacious(len, 0.0);
+    }
+    let packed = &mut packed[..len];
     let fill = |(block, to): (usize, &mut [f32])| {
         // SAFETY: the caller has asked for the path.
         unsafe { T::copy(a.t(), (0, block * T::ROWS), T::ROWS, to) };
@@ -115,6 +120,7 @@ fn pack_a<T: Tile>(threads: Threads, a: Mat<'_>, packed: &mut Vec<f32>) {
         Threads::One => packed.chunks_exact_mut(size).enumerate().for_each(fill),
         Threads::All => packed.par_chunks_exact_mut(size).enumerate().for_each(fill),
     }
+    packed
 }
 
 /// Copies `width` columns of `from` from (row, col) on into `to` [depth, width], with zeros behind
@@ -153,6 +159,7 @@ fn copy(from: Mat<'_>, (row, col): (usize, usize), width: usize, to: &mut [f32])
 fn copy_turned(from: Mat<'_>, (row, col): (usize, usize), width: usize, to: &mut [f32]) {
     if from.is_by_rows() {
         for (i, to) in to.chunks_exact_mut(width).enumerate() {
+            super::turn::ask_for(from.piece(row + i + 12, col, width));
             super::turn::copy(from.piece(row + i, col, width), to);
         }
         return;
@@ -161,6 +168,9 @@ fn copy_turned(from: Mat<'_>, (row, col): (usize, usize), width: usize, to: &mut
         let depth = to.len() / width;
         for j in (0..width).step_by(16) {
             let lanes = (width - j).min(16);
+            for i in 0..lanes {
+                super::turn::ask_for(from.piece(col + j + i, row + step * 16 + 64, 16));
+            }
             let line = |i: usize| -> &[f32] {
                 if i < lanes { from.piece(col + j + i, row + step * 16, depth) } else { &[] }
             };

@@ -65,6 +65,17 @@ pub(super) fn turn(lines: [&[f32]; 16], to: &mut [f32], (lanes, stride): (usize,
     }
 }
 
+/// Asks for what will be read soon: lines that lie too far apart for the processor to guess.
+#[inline(always)]
+pub(super) fn ask_for(ahead: &[f32]) {
+    let at = ahead.as_ptr().cast::<i8>();
+    // SAFETY: asking for memory ahead of time reads nothing.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(at);
+        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(64));
+    }
+}
+
 /// Copies a few numbers, with zeros behind them: a call for each would cost more than the copy.
 #[inline]
 #[target_feature(enable = "avx512f")]

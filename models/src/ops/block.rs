@@ -75,6 +75,15 @@ pub struct Kept {
     middle: Buffer,
     /// Gate and up: two, or one with both.
     widened: Vec<Buffer>,
+    /// What the modules' updates are made of, [tokens, rank], by module.
+    downs: Vec<(Module, Buffer)>,
+}
+
+impl Kept {
+    fn down(&self, module: Module) -> &[f32] {
+        let found = self.downs.iter().find(|(one, _)| *one == module);
+        found.map_or(&[], |(_, down)| &**down)
+    }
 }
 
 /// Gate and up of a range of tokens.
@@ -186,8 +195,14 @@ impl Block {
         }
     }
 
-    /// Computes several modules that read the same.
-    fn read_by(&self, modules: &[Module], x: &[f32], numbers: &[f32]) -> Vec<Buffer> {
+    /// Computes several modules that read the same, and what their updates are made of.
+    fn read_by(
+        &self,
+        modules: &[Module],
+        x: &[f32],
+        numbers: &[f32],
+        downs: &mut Vec<(Module, Buffer)>,
+    ) -> Vec<Buffer> {
         let linears: Vec<Linear<'_>> =
             modules.iter().map(|module| self.linear(*module, numbers)).collect();
         let tokens = x.len() / self.config.hidden_size;
@@ -195,8 +210,22 @@ impl Block {
         let mut outs: Vec<Buffer> = linears.iter().map(sized).collect();
         let mut terms: Vec<(&Linear<'_>, &mut [f32])> =
             linears.iter().zip(outs.iter_mut().map(|out| &mut **out)).collect();
-        Linear::forward(self.isa, x, false, &mut terms);
+        let made = Linear::forward(self.isa, x, false, &mut terms);
+        downs.extend(modules.iter().copied().zip(made));
         outs
+    }
+
+    /// Adds what a module makes of x to `out`, and keeps what its update is made of.
+    fn add_to(
+        &self,
+        out: &mut [f32],
+        module: Module,
+        (x, numbers): (&[f32], &[f32]),
+        downs: &mut Vec<(Module, Buffer)>,
+    ) {
+        let linear = self.linear(module, numbers);
+        let made = Linear::forward(self.isa, x, true, &mut [(&linear, out)]);
+        downs.extend(made.into_iter().map(|down| (module, down)));
     }
 
     fn norm(&self, x: &[f32], weight: &[f32]) -> Buffer {
@@ -231,27 +260,37 @@ impl Block {
     fn results(&self, x: &[f32], numbers: &[f32]) -> Kept {
         let (attention, feed_forward) = readers(&self.config);
         let h = self.norm(x, &self.layer.input_layernorm);
-        let projected = self.read_by(attention, &h, numbers);
+        let mut downs = Vec::with_capacity(Module::COUNT);
+        let projected = self.read_by(attention, &h, numbers, &mut downs);
         drop(h);
         let tokens = x.len() / self.config.hidden_size;
         let mut attended = Buffer::new(tokens * self.config.q_dim());
         self.attention().forward(&projected, &mut attended);
         let mut middle = Buffer::new(x.len());
         middle.copy_from_slice(x);
-        let of_o = self.linear(Module::OProj, numbers);
-        Linear::forward(self.isa, &attended, true, &mut [(&of_o, &mut middle)]);
+        self.add_to(&mut middle, Module::OProj, (&attended, numbers), &mut downs);
         let h = self.norm(&middle, &self.layer.post_attention_layernorm);
-        let widened = self.read_by(feed_forward, &h, numbers);
-        Kept { projected, attended, middle, widened }
+        let widened = self.read_by(feed_forward, &h, numbers, &mut downs);
+        Kept { projected, attended, middle, widened, downs }
     }
 
     fn forward(&self, x: &[f32], numbers: &[f32]) -> (Vec<f32>, Kept) {
-        let kept = self.results(x, numbers);
+        let mut kept = self.results(x, numbers);
         let active = self.gated(&kept.widened).activated();
         let mut out = kept.middle.to_vec();
-        let of_down = self.linear(Module::DownProj, numbers);
-        Linear::forward(self.isa, &active, true, &mut [(&of_down, &mut out)]);
+        self.add_to(&mut out, Module::DownProj, (&active, numbers), &mut kept.downs);
         (out, kept)
+    }
+
+    /// Computes again what a forward pass would have kept.
+    fn again(&self, x: &[f32], numbers: &[f32]) -> Kept {
+        let mut kept = self.results(x, numbers);
+        let linear = self.linear(Module::DownProj, numbers);
+        if linear.pair.is_some() {
+            let active = self.gated(&kept.widened).activated();
+            kept.downs.push((Module::DownProj, linear.down(self.isa, &active)));
+        }
+        kept
     }
 
     /// Returns the gradients of x and of the adapters' numbers.
@@ -261,7 +300,7 @@ impl Block {
         kept: &Kept,
         upstream: &[f32],
     ) -> (Vec<f32>, Vec<f32>) {
-        let Kept { projected, attended, middle, widened } = kept;
+        let Kept { projected, attended, middle, widened, .. } = kept;
         let (attention, feed_forward) = readers(&self.config);
         let mut grads = vec![0.0; numbers.len()];
         let mut back = |module: Module, xy: (&[f32], &[f32]), dx: (&mut [f32], bool)| {
@@ -269,7 +308,8 @@ impl Block {
                 Some(slot) => grads[slot.a..slot.end].split_at_mut(slot.b - slot.a),
                 None => (&mut [][..], &mut [][..]),
             };
-            self.linear(module, numbers).backward(self.isa, xy, dx, (da, db));
+            let (linear, down) = (self.linear(module, numbers), kept.down(module));
+            linear.backward(self.isa, (xy.0, down, xy.1), dx, (da, db));
         };
         let gated = self.gated(widened);
         let active = gated.activated();
@@ -331,11 +371,9 @@ impl CustomOp2 for Block {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let kept = match &self.keep {
             Keep::Nothing => None,
-            Keep::Input => {
-                let again =
-                    |xs: &[f32]| with_elements(numbers, |numbers| self.results(xs, numbers));
-                Some(with_elements(x, again)??)
-            }
+            Keep::Input => Some(with_elements(x, |xs| {
+                with_elements(numbers, |numbers| self.again(xs, numbers))
+            })??),
             Keep::Results(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).take(),
         };
         let Some(kept) = kept else { bail!("a layer whose forward pass kept nothing") };

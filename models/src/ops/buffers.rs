@@ -4,6 +4,8 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
+use crate::kernels::spacious;
+
 static FREE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
 /// Gives the memory that nobody uses back to the system.
@@ -12,25 +14,28 @@ pub(crate) fn release() {
 }
 
 /// Numbers of no meaning until they are written. Their memory is given back when they are dropped.
-pub(super) struct Buffer(Vec<f32>);
+pub(super) struct Buffer {
+    memory: Vec<f32>,
+    len: usize,
+}
 
 impl Buffer {
     /// Takes memory for so many numbers.
     pub(super) fn new(len: usize) -> Self {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |(_, one): &(usize, &Vec<f32>)| one.capacity() >= len;
-        let best = free.iter().enumerate().filter(fits).min_by_key(|(_, one)| one.capacity());
-        // Where none is long enough the longest grows, so that there are never more than are used
-        // at once.
-        let longest = || free.iter().enumerate().max_by_key(|(_, one)| one.capacity());
+        let fits = |(_, one): &(usize, &Vec<f32>)| one.len() >= len;
+        let best = free.iter().enumerate().filter(fits).min_by_key(|(_, one)| one.len());
+        // Where none is long enough the longest goes, so that there are never more than are used at
+        // once.
+        let longest = || free.iter().enumerate().max_by_key(|(_, one)| one.len());
         let at = best.or_else(longest).map(|(at, _)| at);
         let mut memory = at.map(|at| free.swap_remove(at)).unwrap_or_default();
         drop(free);
-        if memory.capacity() < len {
-            memory = vec![0.0; len];
+        if memory.len() < len {
+            drop(std::mem::take(&mut memory));
+            memory = spacious(len, 0.0);
         }
-        memory.resize(len, 0.0);
-        Self(memory)
+        Self { memory, len }
     }
 
     /// Takes memory and fills it with zeros.
@@ -43,7 +48,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let memory = std::mem::take(&mut self.0);
+        let memory = std::mem::take(&mut self.memory);
         FREE.lock().unwrap_or_else(PoisonError::into_inner).push(memory);
     }
 }
@@ -52,12 +57,12 @@ impl Deref for Buffer {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.0
+        &self.memory[..self.len]
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+        &mut self.memory[..self.len]
     }
 }

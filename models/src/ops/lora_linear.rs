@@ -5,7 +5,9 @@ use rand_chacha::rand_core::RngCore;
 use rayon::prelude::*;
 
 use super::buffers::Buffer;
-use crate::kernels::{Factor, Isa, Mat, MatMut, Product, Stored, Term, Threads, run_all};
+use crate::kernels::{
+    Factor, Isa, Mat, MatMut, Product, Stored, Term, Threads, product_of_lines, run_all,
+};
 use crate::rng;
 
 /// Which elements of the input the low-rank branch sees, recomputed from its key when needed.
@@ -99,9 +101,16 @@ impl<'a> Linear<'a> {
     }
 
     /// Computes the outputs of several layers with the same input; `add` adds them to what stands
-    /// there.
-    pub(super) fn forward(isa: Isa, x: &[f32], add: bool, layers: &mut [(&Self, &mut [f32])]) {
-        let Some(inputs) = layers.first().map(|(layer, _)| layer.inputs()) else { return };
+    /// there. Returns drop(x) A^T of each, [tokens, rank], which the backward pass needs.
+    pub(super) fn forward(
+        isa: Isa,
+        x: &[f32],
+        add: bool,
+        layers: &mut [(&Self, &mut [f32])],
+    ) -> Vec<Buffer> {
+        let Some(inputs) = layers.first().map(|(layer, _)| layer.inputs()) else {
+            return Vec::new();
+        };
         let tokens = x.len() / inputs;
         let down = |layer: &Self| Buffer::new(tokens * layer.rank());
         let mut downs: Vec<Buffer> = layers.iter().map(|(layer, _)| down(layer)).collect();
@@ -117,17 +126,29 @@ impl<'a> Linear<'a> {
         run_all(isa, Threads::All, Mat::new(x, inputs), terms);
         for ((layer, out), down) in layers.iter_mut().zip(&mut downs) {
             layer.add_bias(out);
-            let Some((a, b)) = layer.pair else { continue };
+            let Some((_, b)) = layer.pair else { continue };
             let (outputs, rank) = (layer.outputs(), layer.rank());
-            if let Some(dropout) = layer.drops() {
-                let mut seen = Buffer::new(x.len());
-                dropout.apply(x, inputs, &mut seen);
-                let (seen, a) = (Mat::new(&seen, inputs), Mat::new(a, inputs).t());
-                Product::new(isa).run(MatMut::new(down, rank), seen, a);
+            if layer.drops().is_some() {
+                *down = layer.down(isa, x);
             }
             let update = Product::new(isa).added().scaled(layer.scale);
             update.run(MatMut::new(out, outputs), Mat::new(down, rank), Mat::new(b, rank).t());
         }
+        downs
+    }
+
+    /// Returns drop(x) A^T, [tokens, rank].
+    pub(super) fn down(&self, isa: Isa, x: &[f32]) -> Buffer {
+        let (inputs, rank) = (self.inputs(), self.rank());
+        let mut down = Buffer::new(x.len() / inputs * rank);
+        let Some((a, _)) = self.pair else { return down };
+        let mut dropped = Buffer::new(if self.drops().is_some() { x.len() } else { 0 });
+        if let Some(dropout) = self.drops() {
+            dropout.apply(x, inputs, &mut dropped);
+        }
+        let seen = Mat::new(if self.drops().is_some() { &dropped } else { x }, inputs);
+        Product::new(isa).run(MatMut::new(&mut down, rank), seen, Mat::new(a, inputs).t());
+        down
     }
 
     fn add_bias(&self, out: &mut [f32]) {
@@ -137,13 +158,14 @@ impl<'a> Linear<'a> {
         }
     }
 
-    /// With u = s * dy B: dA = u^T drop(x), dB = s * dy^T (drop(x) A^T), dx = dy W + drop(u A).
+    /// With u = s * dy B: dA = u^T drop(x), dB = s * dy^T down, dx = dy W + drop(u A); `down` is
+    /// what the forward pass returned.
     ///
     /// Writes dx, or adds it to what stands there, and writes dA and dB.
     pub(super) fn backward(
         &self,
         isa: Isa,
-        (x, dy): (&[f32], &[f32]),
+        (x, down, dy): (&[f32], &[f32], &[f32]),
         (dx, add): (&mut [f32], bool),
         (da, db): (&mut [f32], &mut [f32]),
     ) {
@@ -154,20 +176,23 @@ impl<'a> Linear<'a> {
         let Some((a, b)) = self.pair else {
             return run_all(isa, Threads::All, dy, vec![of_x]);
         };
-        let product = Product::new(isa);
         let mut u = Buffer::new(tokens * rank);
         let of_u = Term::new(MatMut::new(&mut u, rank), Mat::new(b, rank));
         run_all(isa, Threads::All, dy, vec![of_x, Term { scale: self.scale, ..of_u }]);
+        let mut turned = Buffer::new(db.len());
+        let to = MatMut::new(&mut turned, outputs);
+        product_of_lines(isa, self.scale, Mat::new(down, rank), dy, to);
+        for (at, row) in db.chunks_exact_mut(rank).enumerate() {
+            row.iter_mut().enumerate().for_each(|(i, v)| *v = turned[i * outputs + at]);
+        }
         let mut dropped = Buffer::new(if self.drops().is_some() { x.len() } else { 0 });
         if let Some(dropout) = self.drops() {
             dropout.apply(x, inputs, &mut dropped);
         }
         let seen = Mat::new(if self.drops().is_some() { &dropped } else { x }, inputs);
         let (a, u) = (Mat::new(a, inputs), Mat::new(&u, rank));
-        let mut down = Buffer::new(tokens * rank);
-        product.run(MatMut::new(&mut down, rank), seen, a.t());
-        product.scaled(self.scale).run(MatMut::new(db, rank), dy.t(), Mat::new(&down, rank));
-        product.run(MatMut::new(da, inputs), u.t(), seen);
+        product_of_lines(isa, 1.0, u, seen, MatMut::new(da, inputs));
+        let product = Product::new(isa);
         match self.drops() {
             None => product.added().run(MatMut::new(dx, inputs), u, a),
             Some(dropout) => {

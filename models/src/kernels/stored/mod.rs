@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Isa, isa};
+use super::{Isa, isa, spacious};
 
 /// How the numbers of a matrix are written, in the names of GGUF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,15 +105,14 @@ pub struct Stored {
 
 #[derive(Clone)]
 enum Data {
-    Plain(Arc<[f32]>),
-    Packed(Format, Arc<[u8]>),
+    Plain(Arc<Vec<f32>>),
+    Packed(Format, Arc<Vec<u8>>),
 }
 
 impl Stored {
     /// Holds numbers as they are, in lines of `cols`.
-    pub fn plain(data: impl Into<Arc<[f32]>>, cols: usize) -> Self {
-        let data = data.into();
-        Self { rows: data.len() / cols.max(1), cols, first: 0, data: Data::Plain(data) }
+    pub fn plain(data: Vec<f32>, cols: usize) -> Self {
+        Self { rows: data.len() / cols.max(1), cols, first: 0, data: Data::Plain(data.into()) }
     }
 
     /// Holds little-endian bytes of a format, in lines of `cols` numbers.
@@ -132,7 +131,9 @@ impl Stored {
         let rows = bytes.len() / line;
         let data = if format == Format::F32 {
             let (words, _) = bytes.as_chunks::<4>();
-            Data::Plain(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+            let mut numbers = spacious(words.len(), 0.0);
+            numbers.iter_mut().zip(words).for_each(|(v, word)| *v = f32::from_le_bytes(*word));
+            Data::Plain(numbers.into())
         } else {
             Data::Packed(format, bytes.into())
         };
@@ -158,12 +159,18 @@ impl Stored {
         let data = match &self.data {
             Data::Plain(data) => {
                 let row = |i| &data[(self.first + of(i)) * self.cols..][..self.cols];
-                Data::Plain((0..self.rows).flat_map(row).copied().collect())
+                let mut all = spacious(self.rows * self.cols, 0.0);
+                let rows = all.chunks_exact_mut(self.cols).enumerate();
+                rows.for_each(|(i, to)| to.copy_from_slice(row(i)));
+                Data::Plain(all.into())
             }
             Data::Packed(format, bytes) => {
                 let line = format.bytes(self.cols).unwrap_or(0);
                 let row = |i| &bytes[(self.first + of(i)) * line..][..line];
-                Data::Packed(*format, (0..self.rows).flat_map(row).copied().collect())
+                let mut all = spacious(self.rows * line, 0);
+                let rows = all.chunks_exact_mut(line).enumerate();
+                rows.for_each(|(i, to)| to.copy_from_slice(row(i)));
+                Data::Packed(*format, all.into())
             }
         };
         Self { first: 0, data, ..self.clone() }
