@@ -1,5 +1,6 @@
 //! The command line: arguments, output, exit codes.
 
+mod adapter;
 mod catalog;
 mod checkpoint;
 mod compare;
@@ -100,6 +101,8 @@ enum Command {
     Model(model::Args),
     /// Train an adapter
     Train(train::Args),
+    /// List adapters and write them out
+    Adapter(adapter::Args),
     /// Answer a suite and score the answers
     Eval(eval::Args),
     /// Compare evaluated arms in a report
@@ -344,6 +347,7 @@ fn dispatch(cli: Cli) -> Result<Output, AppError> {
         Command::Suite(args) => suite::run(globals, args),
         Command::Model(args) => model::run(globals, args),
         Command::Train(args) => train::run(globals, args),
+        Command::Adapter(args) => adapter::run(globals, args),
         Command::Eval(args) => eval::run(globals, args),
         Command::Compare(args) => compare::run(globals, args),
         Command::Gate(args) => gate::run(globals, args),

@@ -3,6 +3,7 @@
 //! Executors read projections and append events; they are given the notebook, the actor and a
 //! place to talk. This is the only crate with network, devices and a runtime.
 
+pub mod adapters;
 pub mod build;
 pub mod capture;
 pub mod cli;

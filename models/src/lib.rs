@@ -10,6 +10,8 @@ pub mod checkpoint;
 pub mod config;
 pub mod decode;
 pub mod error;
+pub mod estimate;
+pub mod export;
 pub mod gguf;
 pub mod graph;
 pub mod kernels;

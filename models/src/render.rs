@@ -95,4 +95,23 @@ impl Renderer {
         let supervised = (0..ids.len()).map(|at| at >= prompt).collect();
         Ok(TrainingRow { ids, supervised, truncated })
     }
+
+    /// Returns tokenizer and template as transformers reads them: names of files and their texts.
+    ///
+    /// # Errors
+    /// When the tokenizer has no such form.
+    pub fn files(&self) -> Result<Vec<(&'static str, String)>, ModelError> {
+        let template = self.template.source();
+        let config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": self.tokenizer.eos_text(),
+            "clean_up_tokenization_spaces": false,
+            "chat_template": template,
+        });
+        Ok(vec![
+            ("tokenizer.json", self.tokenizer.to_json()?),
+            ("tokenizer_config.json", config.to_string()),
+            ("chat_template.jinja", template.to_owned()),
+        ])
+    }
 }

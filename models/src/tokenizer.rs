@@ -77,4 +77,17 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> Result<String, ModelError> {
         self.inner.decode(ids, true).map_err(|e| ModelError::Tokenizer(e.to_string()))
     }
+
+    /// Returns the tokenizer as a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When it has no such form.
+    pub fn to_json(&self) -> Result<String, ModelError> {
+        self.inner.to_string(true).map_err(|e| ModelError::Tokenizer(e.to_string()))
+    }
+
+    /// Returns the text of the token that ends an answer.
+    pub fn eos_text(&self) -> String {
+        self.inner.id_to_token(self.eos).unwrap_or_default()
+    }
 }

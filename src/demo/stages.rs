@@ -16,7 +16,7 @@ use crate::hub::Base;
 use crate::lab::Lab;
 use crate::promote::{decide as hold, promote, publish, write_pages};
 use crate::serve::engine;
-use crate::train::{Recipe, TrainWish, Trained, train_with_pilots};
+use crate::train::{Means, Recipe, TrainWish, Trained, train_with_pilots};
 
 /// Catalog name of the model that the demo makes.
 pub(super) const MODEL: &str = "toolcall";
@@ -158,6 +158,7 @@ pub(super) fn train(
         split: &data.split,
         cep: None,
         recipe: Recipe::find(&wish.recipe)?,
+        means: Means::default(),
     };
     Ok(train_with_pilots(lab, &wish)?.1)
 }

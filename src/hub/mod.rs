@@ -30,12 +30,22 @@ pub struct Base {
 /// # Errors
 /// When it is not at hand, or its file is damaged.
 pub fn load(lab: &Lab<'_>, name: &str) -> Result<Base, AppError> {
-    let (label, path, licence) = locate(name)?;
+    let base = read(name)?;
+    let licence = locate(name)?.2;
+    record(lab, &base, licence)?;
+    Ok(base)
+}
+
+/// Loads a model as [`load`] does, without recording it.
+///
+/// # Errors
+/// When it is not at hand, or its file is damaged.
+pub fn read(name: &str) -> Result<Base, AppError> {
+    let (label, path, _) = locate(name)?;
     let base = Base { name: label, model: Model::load(&path)?, path };
     if let Ok(known) = find(name) {
         check_digest(&base.path, Digest::from_bytes(base.model.digest), known)?;
     }
-    record(lab, &base, licence)?;
     Ok(base)
 }
 
@@ -88,7 +98,7 @@ fn record(lab: &Lab<'_>, base: &Base, licence: String) -> Result<u64, AppError> 
     let length = std::fs::metadata(&base.path).map_err(AppError::file(&base.path))?.len();
     let facts = ModelImported {
         name: base.name.clone(),
-        architecture: "llama".to_owned(),
+        architecture: base.model.weights.config.architecture.name().to_owned(),
         weights: Digest::from_bytes(base.model.digest),
         length,
         template: Digest::from_bytes(base.model.renderer.digest()),

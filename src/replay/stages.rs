@@ -93,6 +93,8 @@ pub(super) fn train(
     let limit = recipe.max_tokens;
     let traces = Traces::list(&view)?;
     let rows = RowSet::render(&traces, &built, &base.model, cep_text.as_ref(), limit)?;
+    let lora = recipe.lora().of_family(base.model.weights.config.architecture)?;
+    let recompute = train::memory(&base.model, &lora, (&recipe, &rows), None)?.recompute;
     let plan = Plan {
         run: began.run.clone(),
         recipe,
@@ -100,7 +102,9 @@ pub(super) fn train(
         cep: cep.clone(),
         dataset: *dataset,
         split: *split,
+        lora,
         isa,
+        recompute,
     };
     // With a recipe changed on purpose, what it changes is asked, not that it was changed.
     let changed = !wish.changes.is_empty();
@@ -164,8 +168,8 @@ fn retrain(
         Ok(made_steps < steps)
     })?;
     bar.finish_and_clear();
-    if wish.steps.is_none() && made_steps == work.steps() {
-        let (outcome, _) = train::outcome(&started, &plan.recipe, &checkpoints, rows.truncated())?;
+    if wish.steps.is_none() && work.is_over() {
+        let (outcome, _) = train::outcome(&started, &plan.lora, &checkpoints, rows.truncated())?;
         replayed.push(Replayed::new(&RunFinished { run: plan.run.clone(), outcome })?);
     }
     Ok(replayed)

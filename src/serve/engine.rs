@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use datasets::Turn;
-use ledger::catalogue::{Deployment, RunFinished, RunInputs, RunOutcome, RunStarted};
-use ledger::{Digest, Facts as _};
+use ledger::Digest;
+use ledger::catalogue::Deployment;
 use models::decode::{Decoder, Generation, Progress};
 use queries::projection::State;
 
+use crate::adapters;
 use crate::error::{AppError, Kind};
 use crate::eval::{Local, decoder, find_cep};
 use crate::hub::Base;
 use crate::prompt;
 use crate::rows::View;
-use crate::train::read_adapter;
 
 /// A deployment ready to answer.
 pub struct Engine {
@@ -105,34 +105,8 @@ pub fn adapter(
     base: &Base,
     id: &str,
 ) -> Result<(models::lora::Adapter, String), AppError> {
-    let mut inputs = None;
-    for event in view.events()? {
-        let event = event?;
-        if event.kind == RunStarted::KIND {
-            let facts: RunStarted = event.facts()?;
-            if let RunInputs::Train { base, cep, .. } = facts.inputs {
-                inputs = Some((facts.run, base, cep));
-            }
-        }
-        if event.kind != RunFinished::KIND {
-            continue;
-        }
-        let facts: RunFinished = event.facts()?;
-        let RunOutcome::Train { adapter, config, weights, .. } = &facts.outcome else { continue };
-        if adapter.to_string() != id {
-            continue;
-        }
-        let (_, wanted, cep) = inputs
-            .filter(|(run, _, _)| *run == facts.run)
-            .ok_or_else(|| AppError::said(Kind::Damaged, format!("{} never began", facts.run)))?;
-        let found = Digest::from_bytes(base.model.digest);
-        if found != wanted {
-            let what = format!("adapter {id} was trained on base {wanted}, not on {found}");
-            return Err(AppError::said(Kind::Refused, what));
-        }
-        return Ok((read_adapter(view.blobs(), &base.model, config, weights)?, cep));
-    }
-    Err(AppError::said(Kind::NotFound, format!("no run made adapter {id}")))
+    let found = adapters::find(view, id)?;
+    Ok((found.read(view, base)?, found.cep))
 }
 
 impl Engine {

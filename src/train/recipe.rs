@@ -47,6 +47,9 @@ pub struct Recipe {
     pub pilot_epochs: u64,
     /// Epochs at most; the one with the lowest dev loss is taken.
     pub epochs: u64,
+    /// Epochs without a lower dev loss after which training stops; none where all are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
     /// Shape of the rate.
     pub schedule: Schedule,
     /// Share of the steps that warm up.
@@ -138,6 +141,18 @@ impl Recipe {
         if self.modules.is_empty() {
             return Err("modules names no module".to_owned());
         }
+        if self.patience == Some(0) {
+            return Err("patience is 0: it must be an epoch at least".to_owned());
+        }
+        let zero = self.ranks.iter().find(|(_, rank)| **rank == 0);
+        if let Some((module, _)) = zero {
+            return Err(format!("ranks gives {} the rank 0", module.name()));
+        }
+        let alphas = self.alphas.values();
+        if let Some(alpha) = alphas.into_iter().find(|alpha| !(alpha.is_finite() && **alpha > 0.0))
+        {
+            return Err(format!("alphas holds {alpha}: it must be positive"));
+        }
         self.seed
             .parse::<u64>()
             .map(|_| ())
@@ -178,10 +193,13 @@ impl Recipe {
             return Err(wrong("write it as field=value".to_owned()));
         };
         let mut fields = serde_json::to_value(self)?;
-        let Some(old) = fields.get(key) else {
+        // Fields that may be left out are not among those that are written.
+        let optional = ["rslora", "ranks", "alphas", "patience"];
+        let old = fields.get(key).cloned();
+        if old.is_none() && !optional.contains(&key) {
             return Err(wrong(format!("a recipe has no field {key:?}")));
-        };
-        let new = if old.is_string() {
+        }
+        let new = if old.is_some_and(|old| old.is_string()) {
             serde_json::Value::String(value.to_owned())
         } else {
             serde_json::from_str(value).map_err(|e| wrong(e.to_string()))?

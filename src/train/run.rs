@@ -7,9 +7,11 @@ use ledger::catalogue::{
     CheckpointSaved, RunClaimed, RunFailed, RunFinished, RunOutcome, RunRequested,
 };
 use ledger::{Digest, Facts as _};
-use models::{Model, kernels, peft};
+use models::kernels::{self, Isa};
+use models::{Model, peft};
 use serde_json::{Value, json};
 
+use super::forecast::{Forecast, forecast, memory};
 use super::recipe::Recipe;
 use super::work::{Made, Plan, RowSet, Start, Work, outcome, path_of, started};
 use crate::build::Split;
@@ -19,6 +21,7 @@ use crate::measure;
 use crate::rows::Traces;
 
 /// What should be trained.
+#[derive(Clone)]
 pub struct TrainWish<'a> {
     /// The base model.
     pub model: &'a Model,
@@ -30,6 +33,17 @@ pub struct TrainWish<'a> {
     pub cep: Option<&'a Cep>,
     /// The recipe.
     pub recipe: Recipe,
+    /// What the machine is asked for.
+    pub means: Means,
+}
+
+/// What a run may ask of the machine; a run that goes on takes the path that it began on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Means {
+    /// Path of the kernels; the fastest where none is named.
+    pub isa: Option<Isa>,
+    /// Bytes of memory at most; what the machine has where none are named.
+    pub memory: Option<usize>,
 }
 
 /// A finished training run.
@@ -43,6 +57,8 @@ pub struct Trained {
     pub outcome: RunOutcome,
     /// The record had it already.
     pub known: bool,
+    /// Learning rate.
+    rate: Option<f64>,
 }
 
 impl Trained {
@@ -57,6 +73,11 @@ impl Trained {
     /// Says the dev loss, for people.
     pub fn dev_loss_text(&self) -> String {
         self.dev_loss().map_or("none (no dev side)".to_owned(), |loss| format!("{loss:.4}"))
+    }
+
+    /// Returns the learning rate.
+    pub fn rate(&self) -> Option<f64> {
+        self.rate
     }
 
     /// Returns the adapter id.
@@ -84,6 +105,7 @@ pub fn train_with_pilots(
         split: wish.split,
         cep: wish.cep,
         recipe,
+        means: wish.means,
     };
     let mut pilots = Vec::new();
     let mut best = recipe.rates.first().copied().unwrap_or_default();
@@ -116,25 +138,17 @@ pub fn train_with_pilots(
 /// When the record refuses an event, a body is damaged, or the numbers leave the finite.
 pub fn train(lab: &Lab<'_>, wish: &TrainWish<'_>) -> Result<Trained, AppError> {
     let request = request(wish)?;
+    let rate = wish.recipe.rates.first().copied();
     let run = format!("train-{}", Digest::of_json(&request)?.short());
     let state = queries::projection::fold_all(&lab.notebook.reader())?;
     if let Some(known) = state.runs.get(&run)
         && let (Some(event), Some(outcome)) = (known.ended, known.outcome.clone())
     {
-        return Ok(Trained { run, event, outcome, known: true });
+        return Ok(Trained { run, event, outcome, known: true, rate });
     }
-    let traces = Traces::list(&lab.view())?;
-    let limit = wish.recipe.max_tokens;
-    let rows = RowSet::render(&traces, wish.split, wish.model, wish.cep, limit)?;
-    let mut plan = Plan {
-        run: run.clone(),
-        recipe: wish.recipe.clone(),
-        model: wish.model_name.clone(),
-        cep: crate::eval::cep_factor(wish.cep),
-        dataset: wish.split.facts.dataset,
-        split: wish.split.event,
-        isa: kernels::isa(),
-    };
+    let (mut plan, rows) = prepare(lab, wish, run.clone())?;
+    plan.recompute =
+        memory(wish.model, &plan.lora, (&plan.recipe, &rows), wish.means.memory)?.recompute;
     let stream = format!("run/{run}");
     let began = begin(lab, &plan, wish.model, request)?;
     // A run that broke off goes on as it began, or it would end in other bytes.
@@ -152,7 +166,7 @@ pub fn train(lab: &Lab<'_>, wish: &TrainWish<'_>) -> Result<Trained, AppError> {
             let measured = json!({ "seconds": seconds, "peak_rss_mb": measure::peak_rss_mb() });
             let place = Place::run(&run).because(began).measured(measured);
             let event = lab.record(&stream, &format!("{run}/finished"), &facts, place)?;
-            Ok(Trained { run, event, outcome, known: false })
+            Ok(Trained { run, event, outcome, known: false, rate })
         }
         Err(error) => {
             let facts = RunFailed { run: run.clone(), reason: error.to_string() };
@@ -162,6 +176,36 @@ pub fn train(lab: &Lab<'_>, wish: &TrainWish<'_>) -> Result<Trained, AppError> {
             Err(error)
         }
     }
+}
+
+/// Renders the rows of a run and settles how it is computed.
+fn prepare(lab: &Lab<'_>, wish: &TrainWish<'_>, run: String) -> Result<(Plan, RowSet), AppError> {
+    let traces = Traces::list(&lab.view())?;
+    let limit = wish.recipe.max_tokens;
+    let rows = RowSet::render(&traces, wish.split, wish.model, wish.cep, limit)?;
+    let plan = Plan {
+        run,
+        recipe: wish.recipe.clone(),
+        model: wish.model_name.clone(),
+        cep: crate::eval::cep_factor(wish.cep),
+        dataset: wish.split.facts.dataset,
+        split: wish.split.event,
+        lora: wish.recipe.lora().of_family(wish.model.weights.config.architecture)?,
+        isa: wish.means.isa.unwrap_or_else(kernels::isa),
+        recompute: false,
+    };
+    Ok((plan, rows))
+}
+
+/// Says what training would take, and trains nothing.
+///
+/// # Errors
+/// When it would not fit into memory, or the rows cannot be rendered.
+pub fn foresee(lab: &Lab<'_>, wish: &TrainWish<'_>) -> Result<Forecast, AppError> {
+    let (plan, rows) = prepare(lab, wish, "plan".to_owned())?;
+    // What would stop the run before its first step stops its plan.
+    Work::new(&plan, wish.model, &rows, None)?;
+    forecast(wish.model, &plan, &rows, wish.means.memory)
 }
 
 fn request(wish: &TrainWish<'_>) -> Result<Value, AppError> {
@@ -197,7 +241,7 @@ fn finish(
     earlier: Vec<CheckpointSaved>,
 ) -> Result<(RunOutcome, f64), AppError> {
     let began = Instant::now();
-    let start = resume_point(lab, wish, &earlier)?;
+    let start = resume_point(lab, wish, plan, &earlier)?;
     let mut checkpoints = earlier;
     checkpoints.retain(|saved| start.as_ref().is_some_and(|start| saved.step <= start.step));
     let mut work = Work::new(plan, wish.model, rows, start.as_ref())?;
@@ -229,7 +273,7 @@ fn finish(
     })?;
     bar.finish_and_clear();
     let facts = started(plan, wish.model)?;
-    let (outcome, config) = outcome(&facts, &plan.recipe, &checkpoints, rows.truncated())?;
+    let (outcome, config) = outcome(&facts, &plan.lora, &checkpoints, rows.truncated())?;
     lab.notebook.blobs().put(&config)?;
     Ok((outcome, began.elapsed().as_secs_f64()))
 }
@@ -238,17 +282,20 @@ fn finish(
 fn resume_point(
     lab: &Lab<'_>,
     wish: &TrainWish<'_>,
+    plan: &Plan,
     checkpoints: &[CheckpointSaved],
 ) -> Result<Option<Start>, AppError> {
     let Some(saved) = checkpoints.iter().rev().find(|saved| saved.optimiser.is_some()) else {
         return Ok(None);
     };
     let Some(optimiser) = &saved.optimiser else { return Ok(None) };
-    let config = serde_json::to_vec(&peft::config_json(&wish.recipe.lora(), &wish.model_name))?;
+    let config = serde_json::to_vec(&peft::config_json(&plan.lora, &wish.model_name))?;
     let blobs = lab.notebook.blobs();
     let weights = blobs.get(&saved.weights)?;
     let adapter = peft::read(&config, &weights, &wish.model.weights.config)?;
     let optimiser = blobs.get(optimiser)?;
     lab.talk.say(format!("  going on from {} after step {}", CheckpointSaved::KIND, saved.step));
-    Ok(Some(Start { step: saved.step, adapter, optimiser }))
+    let so_far = checkpoints.iter().filter(|one| one.step <= saved.step);
+    let dev_losses = so_far.filter_map(|one| one.dev_loss).collect();
+    Ok(Some(Start { step: saved.step, adapter, optimiser, dev_losses }))
 }

@@ -4,9 +4,9 @@
 use datasets::split::RowRef;
 use datasets::{Cep, Side};
 use ledger::catalogue::{CheckpointSaved, RunInputs, RunOutcome, RunStarted, StepCompleted};
-use ledger::{BodyRef, Digest, Envelope};
+use ledger::{Digest, Envelope};
 use models::kernels::Isa;
-use models::lora::Adapter;
+use models::lora::{Adapter, LoraConfig};
 use models::render::TrainingRow;
 use models::trainer::{TrainSpec, Trainer};
 use models::{Model, peft, rng};
@@ -57,6 +57,7 @@ impl RowSet {
 }
 
 /// Everything that training needs to know beside its rows.
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Run id.
     pub run: String,
@@ -70,8 +71,12 @@ pub struct Plan {
     pub dataset: Digest,
     /// Event that built it.
     pub split: u64,
+    /// Shape of the adapter, for the model's family.
+    pub lora: LoraConfig,
     /// Path of the products.
     pub isa: Isa,
+    /// Compute results again in the backward pass; the bits are the same.
+    pub recompute: bool,
 }
 
 /// Returns the path that a run took, as the event of its start tells it.
@@ -97,6 +102,8 @@ pub struct Start {
     pub adapter: Adapter,
     /// Optimiser state after them.
     pub optimiser: Vec<u8>,
+    /// Losses on the held-out rows after each epoch so far.
+    pub dev_losses: Vec<f64>,
 }
 
 /// Something that training made.
@@ -137,6 +144,24 @@ pub struct Work<'a> {
     rows: &'a RowSet,
     trainer: Trainer,
     steps_per_epoch: u64,
+    dev_losses: Vec<f64>,
+}
+
+/// Returns what the trainer needs to know of a plan for a run of so many steps.
+pub(super) fn spec_of(plan: &Plan, steps: u64) -> TrainSpec {
+    let recipe = &plan.recipe;
+    TrainSpec {
+        rate: recipe.rates.first().copied().unwrap_or_default(),
+        schedule: recipe.schedule,
+        warmup: (recipe.warmup * steps as f64).ceil() as u64,
+        steps,
+        weight_decay: recipe.weight_decay,
+        clip: recipe.clip,
+        seed: recipe.seed_number(),
+        longest: recipe.max_tokens,
+        isa: plan.isa,
+        recompute: plan.recompute,
+    }
 }
 
 impl<'a> Work<'a> {
@@ -157,27 +182,36 @@ impl<'a> Work<'a> {
         let per_step = (recipe.batch * recipe.accumulate) as u64;
         let steps_per_epoch = (rows.train.len() as u64).div_ceil(per_step);
         let steps = steps_per_epoch * recipe.epochs;
-        let spec = TrainSpec {
-            rate: recipe.rates.first().copied().unwrap_or_default(),
-            schedule: recipe.schedule,
-            warmup: (recipe.warmup * steps as f64).ceil() as u64,
-            steps,
-            weight_decay: recipe.weight_decay,
-            clip: recipe.clip,
-            seed: recipe.seed_number(),
-            longest: recipe.max_tokens,
-            isa: plan.isa,
-            recompute: false,
-        };
+        let spec = spec_of(plan, steps);
         let config = &model.weights.config;
-        let lora = recipe.lora().of_family(config.architecture)?;
-        let fresh = Adapter::fresh(&lora, config, recipe.seed_number());
+        let context = config.max_position_embeddings;
+        let rows_of = rows.train.iter().map(|(_, row)| row).chain(&rows.dev);
+        if let Some(tokens) = rows_of.map(|row| row.ids.len()).find(|len| *len > context) {
+            let what = format!("a row of {tokens} tokens, and the model reads at most {context}");
+            let hint = format!("--set max_tokens={context} cuts answers there");
+            return Err(AppError::hinted(Kind::Input, what, hint));
+        }
+        let fresh = Adapter::fresh(&plan.lora, config, recipe.seed_number());
         let weights = std::sync::Arc::clone(&model.weights);
         let mut trainer = Trainer::new(weights, &fresh, spec)?;
         if let Some(start) = start {
             trainer.resume(&start.adapter, &start.optimiser, start.step)?;
         }
-        Ok(Self { plan, rows, trainer, steps_per_epoch })
+        let dev_losses = start.map(|start| start.dev_losses.clone()).unwrap_or_default();
+        Ok(Self { plan, rows, trainer, steps_per_epoch, dev_losses })
+    }
+
+    /// Says whether the loss on held-out rows has not fallen for as long as the recipe waits.
+    fn has_waited(&self) -> bool {
+        let Some(patience) = self.plan.recipe.patience else { return false };
+        let lowest = self.dev_losses.iter().copied().fold(f64::INFINITY, f64::min);
+        let best = self.dev_losses.iter().position(|loss| *loss == lowest);
+        best.is_some_and(|best| (self.dev_losses.len() - 1 - best) as u64 >= patience)
+    }
+
+    /// Says whether the run is over.
+    pub fn is_over(&self) -> bool {
+        self.trainer.steps_made() >= self.steps() || self.has_waited()
     }
 
     /// Returns the steps of the whole run.
@@ -190,7 +224,7 @@ impl<'a> Work<'a> {
     /// # Errors
     /// When the numbers are not finite, or the sink fails.
     pub fn run(&mut self, sink: &mut Sink<'_>) -> Result<(), AppError> {
-        while self.trainer.steps_made() < self.steps() {
+        while !self.is_over() {
             let made = self.trainer.steps_made();
             let epoch = made / self.steps_per_epoch + 1;
             let order = self.order(epoch);
@@ -235,7 +269,9 @@ impl<'a> Work<'a> {
         let dev_loss = if self.rows.dev.is_empty() {
             None
         } else {
-            Some(self.trainer.mean_loss(&self.rows.dev, self.plan.recipe.batch)?)
+            let loss = self.trainer.mean_loss(&self.rows.dev, self.plan.recipe.batch)?;
+            self.dev_losses.push(loss);
+            Some(loss)
         };
         let facts = CheckpointSaved {
             step: self.trainer.steps_made(),
@@ -255,7 +291,7 @@ impl<'a> Work<'a> {
 /// When there is no checkpoint, or something has no JSON form.
 pub fn outcome(
     started: &RunStarted,
-    recipe: &Recipe,
+    lora: &LoraConfig,
     checkpoints: &[CheckpointSaved],
     truncated: Vec<u64>,
 ) -> Result<(RunOutcome, Vec<u8>), AppError> {
@@ -271,7 +307,7 @@ pub fn outcome(
     let Some(best) = best else {
         return Err(AppError::said(Kind::Internal, "a training run without a checkpoint"));
     };
-    let config = peft::config_json(&recipe.lora(), model);
+    let config = peft::config_json(lora, model);
     let config = ledger::id::canonical_json(&config)?;
     let identity = json!({
         "base": base,
@@ -291,18 +327,4 @@ pub fn outcome(
         truncated,
     };
     Ok((outcome, config))
-}
-
-/// Reads an adapter back from its bodies.
-///
-/// # Errors
-/// When a body is missing or damaged, or the adapter does not fit the model.
-pub fn read_adapter(
-    blobs: &ledger::Blobs,
-    model: &Model,
-    config: &BodyRef,
-    weights: &BodyRef,
-) -> Result<Adapter, AppError> {
-    let (config, weights) = (blobs.get(config)?, blobs.get(weights)?);
-    Ok(peft::read(&config, &weights, &model.weights.config)?)
 }

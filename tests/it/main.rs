@@ -18,5 +18,6 @@ mod searching;
 mod serving;
 mod support;
 mod tidy;
+mod training;
 mod tree;
 mod whole;

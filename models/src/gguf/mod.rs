@@ -5,6 +5,7 @@
 //! the original model.
 
 mod header;
+mod write;
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::header::Value;
 use self::header::{Header, Tensor};
+pub(crate) use self::write::{Written, file};
 use crate::architectures::{self, Architecture};
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
