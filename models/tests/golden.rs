@@ -23,6 +23,8 @@ use serde_json::Value;
 mod architectures;
 #[path = "golden/templates.rs"]
 mod templates;
+#[path = "golden/vocabularies.rs"]
+mod vocabularies;
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)
