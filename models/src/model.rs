@@ -1,9 +1,10 @@
-//! A base model, loaded from one GGUF file.
+//! A base model, loaded from one GGUF file, and renderers of files and folders.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::DecoderConfig;
@@ -51,9 +52,84 @@ fn open(path: &Path) -> Result<(Gguf, Renderer, DecoderConfig), ModelError> {
     let Some(template) = file.text("tokenizer.chat_template") else {
         return Err(ModelError::Template("the file carries no chat template".to_owned()));
     };
-    let template = ChatTemplate::new(template)?;
-    let renderer = Renderer::new(template, Tokenizer::new(&data)?, vocabulary_digest(&data));
+    let tokenizer = Tokenizer::new(&data)?;
+    let ids = [("bos_token", data.bos), ("eos_token", Some(data.eos))].into_iter();
+    let tokens = ids.filter_map(|(name, id)| Some((name.to_owned(), tokenizer.token(id?)?)));
+    let template = ChatTemplate::new(template)?.with_tokens(tokens);
+    let renderer = Renderer::new(template, tokenizer, vocabulary_digest(&data));
     Ok((file, renderer, config))
+}
+
+/// Special tokens that a `tokenizer_config.json` may name, all of which templates may use.
+const TOKENS: [&str; 7] =
+    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+
+/// Loads the renderer of a model's folder, as Hugging Face lays it out: `tokenizer.json`, a chat
+/// template (`chat_template.jinja`, else in `tokenizer_config.json`), and the token that ends an
+/// answer (`generation_config.json`, else `config.json`; of a list, the first).
+///
+/// # Errors
+/// When a file is absent or not whole, or none names a template or an end token.
+pub fn load_renderer_of_folder(dir: &Path) -> Result<Renderer, ModelError> {
+    let path = dir.join("tokenizer.json");
+    let bytes = std::fs::read(&path).map_err(|source| ModelError::Io { path, source })?;
+    let settings = settings(dir, "tokenizer_config.json")?;
+    let template = ChatTemplate::new(&folder_template(dir, &settings)?)?;
+    let named = TOKENS.iter().filter_map(|name| {
+        let token = &settings[*name];
+        let text = token.as_str().or_else(|| token["content"].as_str())?;
+        Some(((*name).to_owned(), text.to_owned()))
+    });
+    let tokenizer = Tokenizer::from_json(&bytes, folder_eos(dir)?)?;
+    Ok(Renderer::new(template.with_tokens(named), tokenizer, Sha256::digest(&bytes).into()))
+}
+
+/// Reads a file of a folder, if it is there.
+fn optional(path: &Path) -> Result<Option<String>, ModelError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ModelError::Io { path: path.to_owned(), source }),
+    }
+}
+
+/// Reads a JSON file of a folder; one that is not there says nothing.
+fn settings(dir: &Path, name: &str) -> Result<Value, ModelError> {
+    let path = dir.join(name);
+    let Some(text) = optional(&path)? else { return Ok(Value::Null) };
+    serde_json::from_str(&text)
+        .map_err(|error| ModelError::Malformed { path, reason: error.to_string() })
+}
+
+fn folder_template(dir: &Path, settings: &Value) -> Result<String, ModelError> {
+    if let Some(text) = optional(&dir.join("chat_template.jinja"))? {
+        return Ok(text);
+    }
+    let template = &settings["chat_template"];
+    let named = template.as_array().into_iter().flatten();
+    let default =
+        named.filter(|one| one["name"] == "default").find_map(|one| one["template"].as_str());
+    template.as_str().or(default).map(str::to_owned).ok_or_else(|| {
+        let (dir, files) = (dir.display(), "chat_template.jinja nor tokenizer_config.json");
+        ModelError::Template(format!("neither {files} of {dir} holds a chat template"))
+    })
+}
+
+fn folder_eos(dir: &Path) -> Result<u32, ModelError> {
+    for name in ["generation_config.json", "config.json"] {
+        let settings = settings(dir, name)?;
+        let eos = &settings["eos_token_id"];
+        let first = if eos.is_array() { &eos[0] } else { eos };
+        if first.is_null() {
+            continue;
+        }
+        let id = first.as_u64().and_then(|id| u32::try_from(id).ok());
+        return id.ok_or_else(|| {
+            ModelError::Tokenizer(format!("eos_token_id of {name} is no token: {first}"))
+        });
+    }
+    let (dir, files) = (dir.display(), "generation_config.json nor config.json");
+    Err(ModelError::Tokenizer(format!("neither {files} of {dir} names eos_token_id")))
 }
 
 /// Hashes the tokenizer's data, each part behind its length.

@@ -48,7 +48,19 @@ impl Renderer {
         hash.update(self.template.source());
         hash.update([0]);
         hash.update(self.vocabulary);
+        // Texts that the template takes from elsewhere; most templates take none.
+        for (name, text) in self.template.tokens() {
+            for part in [name, text] {
+                hash.update([0]);
+                hash.update(part);
+            }
+        }
         hash.finalize().into()
+    }
+
+    /// Returns the chat template.
+    pub fn template(&self) -> &ChatTemplate {
+        &self.template
     }
 
     /// Returns the tokenizer.

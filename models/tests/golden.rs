@@ -21,6 +21,10 @@ use serde_json::Value;
 
 #[path = "golden/architectures.rs"]
 mod architectures;
+#[path = "golden/templates.rs"]
+mod templates;
+#[path = "golden/vocabularies.rs"]
+mod vocabularies;
 
 fn here(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path)

@@ -30,18 +30,20 @@ pub struct Gguf {
 
 /// What a GGUF file says of its tokenizer.
 pub struct TokenizerData {
+    /// Kind of vocabulary, as llama.cpp names it (`gpt2` is byte-level BPE).
+    pub model: String,
     /// Pre-tokenizer, as llama.cpp names it (`smollm`).
     pub pre: String,
     /// Token texts by id.
     pub tokens: Vec<String>,
-    /// Merges in order of rank, as "left right".
+    /// Merges in order of rank, as "left right"; only byte-level BPE has them.
     pub merges: Vec<String>,
-    /// Kind of each token; 3 is a control token.
+    /// Kind of each token; 3 is a control token, 4 one that the model's makers added.
     pub kinds: Vec<i64>,
     /// Token that ends an answer.
     pub eos: u32,
-    /// Token that begins a text.
-    pub bos: u32,
+    /// Token that begins a text, if there is one.
+    pub bos: Option<u32>,
 }
 
 impl Gguf {
@@ -152,13 +154,22 @@ impl Gguf {
             Value::Integer(v) => i64::try_from(*v).unwrap_or(0),
             _ => 0,
         };
+        let eos = "tokenizer.ggml.eos_token_id";
+        if !self.has(eos) {
+            let what = format!("the file names no end token ({eos})");
+            return Err(ModelError::Tokenizer(what));
+        }
+        let bos = "tokenizer.ggml.bos_token_id";
+        let model = self.text("tokenizer.ggml.model").unwrap_or("gpt2").to_owned();
+        let merges = "tokenizer.ggml.merges";
         Ok(TokenizerData {
             pre: self.text("tokenizer.ggml.pre").unwrap_or("default").to_owned(),
             tokens: self.texts("tokenizer.ggml.tokens")?,
-            merges: self.texts("tokenizer.ggml.merges")?,
+            merges: if model == "gpt2" { self.texts(merges)? } else { Vec::new() },
             kinds: self.list("tokenizer.ggml.token_type")?.iter().map(kind).collect(),
-            eos: id("tokenizer.ggml.eos_token_id")?,
-            bos: id("tokenizer.ggml.bos_token_id")?,
+            eos: id(eos)?,
+            bos: if self.has(bos) { Some(id(bos)?) } else { None },
+            model,
         })
     }
 
