@@ -88,7 +88,7 @@ impl Found {
         self.check_base(base)?;
         let blobs = view.blobs();
         let (config, weights) = (blobs.get(&self.config)?, blobs.get(&self.weights)?);
-        Ok(peft::read(&config, &weights, &base.model.weights.config)?)
+        Ok(peft::read(&config, &weights, &base.model.weights()?.config)?)
     }
 
     /// Holds the base's digest against that of the training.
@@ -126,7 +126,7 @@ impl Found {
     pub fn write_gguf(&self, view: &View, base: &Base, folder: &Path) -> Result<PathBuf, AppError> {
         let adapter = self.read(view, base)?;
         let name = format!("{}-{}", self.model, self.id.short());
-        let bytes = export::gguf_adapter(&adapter, &base.model.weights.config, &name)?;
+        let bytes = export::gguf_adapter(&adapter, &base.model.weights()?.config, &name)?;
         write(folder, "adapter.gguf", &bytes)
     }
 
@@ -141,7 +141,7 @@ impl Found {
         (folder, precision): (&Path, Precision),
     ) -> Result<Vec<PathBuf>, AppError> {
         let adapter = self.read(view, base)?;
-        let weights = &base.model.weights;
+        let weights = base.model.weights()?;
         let eos = base.model.renderer.tokenizer().eos();
         let config = export::config_json(weights, eos, precision)?;
         let mut written = vec![write(folder, "config.json", &serde_json::to_vec_pretty(&config)?)?];

@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         prompts.push(model.renderer.prompt(&messages)?);
         training.push(model.renderer.training_row(&messages, &text("completion"), 1024)?);
     }
-    let modules = model.weights.config.architecture.modules().to_vec();
+    let modules = model.weights()?.config.architecture.modules().to_vec();
     let lora = LoraConfig { r: 16, alpha: 32.0, dropout: 0.05, modules, ..Default::default() };
     let spec = TrainSpec {
         rate: 6e-4,
@@ -44,8 +44,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         isa: kernels::isa(),
         recompute: false,
     };
-    let adapter = Adapter::fresh(&lora, &model.weights.config, 7);
-    let mut trainer = Trainer::new(Arc::clone(&model.weights), &adapter, spec)?;
+    let adapter = Adapter::fresh(&lora, &model.weights()?.config, 7);
+    let mut trainer = Trainer::new(Arc::clone(model.weights()?), &adapter, spec)?;
     for rows in training.chunks(8).take(5) {
         let start = Instant::now();
         let micro: Vec<Vec<_>> = rows.chunks(4).map(|rows| rows.iter().collect()).collect();
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let rate = step.tokens as f64 / start.elapsed().as_secs_f64();
         println!("train step {}: loss {:.4}, {rate:.0} tokens/s", step.step, step.loss);
     }
-    let decoder = Decoder::new(Arc::clone(&model.weights), 2048);
+    let decoder = Decoder::new(Arc::clone(model.weights()?), 2048);
     let start = Instant::now();
     let mut read = None;
     let answers =

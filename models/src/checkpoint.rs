@@ -88,6 +88,22 @@ impl Checkpoint {
         &self.json
     }
 
+    /// Lists the names of the tensors.
+    pub fn names(&self) -> Vec<String> {
+        self.places.keys().cloned().collect()
+    }
+
+    /// Returns a tensor and its shape.
+    ///
+    /// # Errors
+    /// When it is absent or cannot be read.
+    pub fn shaped(&self, name: &str) -> Result<(Stored, Vec<usize>), ModelError> {
+        let absent = || ModelError::Tensor { name: name.to_owned(), reason: "absent".to_owned() };
+        let shard = self.places.get(name).ok_or_else(absent)?;
+        let shape = shard.metadata.info(name).map(|info| info.shape.clone());
+        Ok((shard.stored(name)?, shape.unwrap_or_default()))
+    }
+
     /// Lists the files that hold the tensors.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> =

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::error::ModelError;
-use crate::kernels::{attend_head, matmul_nt, rms_norm_row, swiglu_row};
+use crate::foreign::Foreign;
+use crate::kernels::{argmax, attend_head, matmul_nt, rms_norm_row, swiglu_row};
 use crate::lora::Module;
+use crate::network::Network;
 use crate::ops::Rope;
 use crate::weights::{Layer, Weights};
 
@@ -56,11 +58,21 @@ pub enum Progress<'a> {
     },
 }
 
-/// Greedy decoding over frozen (or merged) weights.
+/// Greedy decoding over a network.
 pub struct Decoder {
+    network: Reader,
+    context: usize,
+}
+
+enum Reader {
+    Ours(Ours),
+    Foreign(Arc<Foreign>),
+}
+
+/// Greedy decoding over frozen (or merged) weights.
+struct Ours {
     weights: Arc<Weights>,
     rope: Rope,
-    context: usize,
 }
 
 /// Keys (turned) and values of one row: for each layer [tokens, kv].
@@ -89,9 +101,22 @@ struct Row {
 impl Decoder {
     /// Makes a decoder for texts of up to `context` tokens.
     pub fn new(weights: Arc<Weights>, context: usize) -> Self {
-        let context = context.min(weights.config.max_position_embeddings);
-        let rope = Rope::of(&weights.config, context);
-        Self { weights, rope, context }
+        Self::of(Network::Ours(weights), context)
+    }
+
+    /// Makes a decoder of a network for texts of up to `context` tokens.
+    pub fn of(network: Network, context: usize) -> Self {
+        match network {
+            Network::Ours(weights) => {
+                let context = context.min(weights.config.max_position_embeddings);
+                let rope = Rope::of(&weights.config, context);
+                Self { network: Reader::Ours(Ours { weights, rope }), context }
+            }
+            Network::Foreign(foreign) => {
+                let context = context.min(foreign.context());
+                Self { network: Reader::Foreign(foreign), context }
+            }
+        }
     }
 
     /// Answers all prompts, `batch` at a time; what all prompts of a batch begin with is read once.
@@ -112,15 +137,59 @@ impl Decoder {
                 return Err(ModelError::Context { tokens, new: max_new, context: self.context });
             }
         }
+        let ours = match &self.network {
+            Reader::Ours(ours) => ours,
+            Reader::Foreign(foreign) => {
+                return answer_alone(foreign, prompts, max_new, eos, progress);
+            }
+        };
         let mut answers = vec![None; prompts.len()];
         let batch = batch.max(1);
         for (i, prompts) in prompts.chunks(batch).enumerate() {
             let limits = Limits { max_new, eos, first: i * batch };
-            self.answer_batch(prompts, &limits, &mut answers, progress);
+            ours.answer_batch(prompts, &limits, &mut answers, progress);
         }
         Ok(answers.into_iter().flatten().collect())
     }
 
+    /// Returns the logits [tokens, vocabulary] behind each token of one text.
+    ///
+    /// # Errors
+    /// When the text is empty or does not fit the context.
+    pub fn text_logits(&self, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
+        if ids.is_empty() || ids.len() > self.context {
+            let tokens = ids.len();
+            return Err(ModelError::Context { tokens, new: 0, context: self.context });
+        }
+        match &self.network {
+            Reader::Ours(ours) => Ok(ours.text_logits(ids)),
+            Reader::Foreign(foreign) => foreign.text_logits(ids),
+        }
+    }
+}
+
+/// Answers prompts one after another.
+fn answer_alone(
+    foreign: &Foreign,
+    prompts: &[Vec<u32>],
+    max_new: usize,
+    eos: u32,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Vec<Generation>, ModelError> {
+    let mut answers = Vec::with_capacity(prompts.len());
+    for (row, prompt) in prompts.iter().enumerate() {
+        progress(Progress::Read);
+        let mut said = |id| progress(Progress::Token { row, id });
+        let (ids, is_ended) = foreign.answer(prompt, max_new, eos, &mut said)?;
+        let ended = if is_ended { Ended::Stop } else { Ended::Length };
+        let answer = Generation { ids, ended, prompt_tokens: prompt.len() };
+        progress(Progress::Done { row, answer: &answer });
+        answers.push(answer);
+    }
+    Ok(answers)
+}
+
+impl Ours {
     fn answer_batch(
         &self,
         prompts: &[Vec<u32>],
@@ -302,21 +371,13 @@ impl Decoder {
         matmul_nt(hidden, &self.weights.lm_head)
     }
 
-    /// Returns the logits [tokens, vocabulary] behind each token of one text.
-    ///
-    /// # Errors
-    /// When the text is empty or does not fit the context.
-    pub fn text_logits(&self, ids: &[u32]) -> Result<Vec<f32>, ModelError> {
-        if ids.is_empty() || ids.len() > self.context {
-            let tokens = ids.len();
-            return Err(ModelError::Context { tokens, new: 0, context: self.context });
-        }
+    fn text_logits(&self, ids: &[u32]) -> Vec<f32> {
         let mut caches = vec![Cache::new(self.weights.layers.len())];
         let token = |(position, id): (usize, &u32)| Token { row: 0, id: *id, position };
         let tokens: Vec<Token> = ids.iter().enumerate().map(token).collect();
         let hidden: Vec<f32> =
             tokens.chunks(PASS).flat_map(|tokens| self.forward(tokens, &mut caches)).collect();
-        Ok(self.logits(&hidden))
+        self.logits(&hidden)
     }
 }
 
@@ -366,16 +427,6 @@ fn common_prefix(prompts: &[Vec<u32>]) -> usize {
     let shared = |other: &Vec<u32>| first.iter().zip(other).take_while(|(a, b)| a == b).count();
     let shortest = prompts.iter().map(Vec::len).min().unwrap_or(0);
     rest.iter().map(shared).min().unwrap_or(0).min(shortest.saturating_sub(1))
-}
-
-fn argmax(row: &[f32]) -> u32 {
-    let mut best = 0;
-    for (i, v) in row.iter().enumerate() {
-        if *v > row[best] {
-            best = i;
-        }
-    }
-    best as u32
 }
 
 fn add(to: &mut [f32], from: &[f32]) {

@@ -12,11 +12,13 @@ pub mod decode;
 pub mod error;
 pub mod estimate;
 pub mod export;
+pub mod foreign;
 pub mod gguf;
 pub mod graph;
 pub mod kernels;
 pub mod lora;
 pub mod model;
+pub mod network;
 pub mod ops;
 pub mod optim;
 pub mod peft;
@@ -30,3 +32,4 @@ pub mod weights;
 
 pub use error::ModelError;
 pub use model::Model;
+pub use network::Network;

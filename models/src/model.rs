@@ -1,40 +1,82 @@
-//! A base model, loaded from one GGUF file, and renderers of files and folders.
+//! A base model, loaded from a GGUF file or from a folder as transformers writes it.
 
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::checkpoint::Checkpoint;
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
 use crate::gguf::{Gguf, TokenizerData};
+use crate::network::Network;
 use crate::render::Renderer;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 
-/// A base model: weights, tokenizer and chat template of one file.
+/// A base model: network, tokenizer and chat template.
 pub struct Model {
-    /// SHA-256 of the file.
+    /// SHA-256 of the file; of a folder, of the names and digests of its configuration and weights.
     pub digest: [u8; 32],
-    /// Frozen weights.
-    pub weights: Arc<Weights>,
+    /// What computes it.
+    pub network: Network,
     /// The one renderer of prompts.
     pub renderer: Renderer,
 }
 
 impl Model {
-    /// Loads a GGUF file whole: in the precision of the file.
+    /// Loads a GGUF file or a folder whole, in the precision that it has.
     ///
     /// # Errors
-    /// When the file cannot be read, is cut short, or holds a model that cannot be run.
+    /// When a file cannot be read, is cut short, or holds a model that cannot be run.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
+        if path.is_dir() {
+            let network = Network::of_folder(path)?;
+            let renderer = load_renderer_of_folder(path)?;
+            return Ok(Self { digest: folder_digest(path)?, network, renderer });
+        }
         let (mut file, renderer, config) = open(path)?;
-        let weights = Arc::new(Weights::read(config, &mut file)?);
-        Ok(Self { digest: file_digest(path)?, weights, renderer })
+        let network = Network::Ours(Arc::new(Weights::read(config, &mut file)?));
+        Ok(Self { digest: file_digest(path)?, network, renderer })
     }
+
+    /// Returns the weights of a model that is trained here.
+    ///
+    /// # Errors
+    /// When it is evaluated only.
+    pub fn weights(&self) -> Result<&Arc<Weights>, ModelError> {
+        self.network.weights()
+    }
+}
+
+/// Lists the files that a model consists of: itself, or of a folder `config.json` and the weights.
+///
+/// # Errors
+/// When the folder holds no model.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Checkpoint::open(path)?.files();
+    files.push(path.join("config.json"));
+    files.sort();
+    Ok(files)
+}
+
+/// Hashes the names and digests of a folder's configuration and weights.
+fn folder_digest(path: &Path) -> Result<[u8; 32], ModelError> {
+    let mut hash = Sha256::new();
+    hash.update("ledger/model-folder/1\0");
+    for file in files(path)? {
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
+        hash.update(name.unwrap_or_default());
+        hash.update([0]);
+        hash.update(file_digest(&file)?);
+    }
+    Ok(hash.finalize().into())
 }
 
 /// Loads the renderer of a GGUF file alone, without its weights.

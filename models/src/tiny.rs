@@ -134,7 +134,7 @@ mod tests {
         let path = dir.path().join("tiny.gguf");
         super::write(&path, 1).unwrap();
         let model = Model::load(&path).unwrap();
-        assert_eq!(model.weights.config, super::config());
+        assert_eq!(model.weights().unwrap().config, super::config());
         let text = "a 1\n\u{e9}\u{4e16}\u{1f600}";
         let ids = model.renderer.tokenizer().encode(text).unwrap();
         assert_eq!(ids.len(), text.len());

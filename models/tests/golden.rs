@@ -267,8 +267,8 @@ fn real_logits_and_greedy_answers_match_transformers() {
     let Some(model) = real_model() else { return };
     let golden = golden("logits.json");
     let fixed = ids(&golden["fixed_indices"]);
-    let vocabulary = model.weights.config.vocab_size;
-    let decoder = Decoder::new(Arc::clone(&model.weights), 512);
+    let vocabulary = model.weights().unwrap().config.vocab_size;
+    let decoder = Decoder::new(Arc::clone(model.weights().unwrap()), 512);
     let mut prompts = Vec::new();
     for case in list(&golden["prompts"]) {
         let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
@@ -298,7 +298,7 @@ fn loss_of(model: &Model, row: TrainingRow) -> f64 {
         r: 4,
         alpha: 8.0,
         dropout: 0.0,
-        modules: model.weights.config.architecture.modules().to_vec(),
+        modules: model.weights().unwrap().config.architecture.modules().to_vec(),
         ..Default::default()
     };
     let spec = TrainSpec {
@@ -313,7 +313,7 @@ fn loss_of(model: &Model, row: TrainingRow) -> f64 {
         isa: isa().exact(),
         recompute: false,
     };
-    let fresh = Adapter::fresh(&lora, &model.weights.config, 1);
-    let trainer = Trainer::new(Arc::clone(&model.weights), &fresh, spec).unwrap();
+    let fresh = Adapter::fresh(&lora, &model.weights().unwrap().config, 1);
+    let trainer = Trainer::new(Arc::clone(model.weights().unwrap()), &fresh, spec).unwrap();
     trainer.mean_loss(&[row], 1).unwrap()
 }

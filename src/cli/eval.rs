@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use datasets::Cep;
+use models::Network;
 use serde_json::json;
 
 use super::{Globals, Output};
@@ -79,7 +80,7 @@ fn eval(lab: &Lab<'_>, args: &Args) -> Result<Evaluated, AppError> {
     }
     let mut local = Local {
         model: &base.model,
-        weights: Arc::clone(&base.model.weights),
+        network: base.model.network.clone(),
         adapter: None,
         trained_cep: "none".to_owned(),
         cep,
@@ -88,7 +89,7 @@ fn eval(lab: &Lab<'_>, args: &Args) -> Result<Evaluated, AppError> {
     if let Some(prefix) = &args.adapter {
         let id = whole_adapter_id(lab, prefix)?;
         let (adapter, trained_cep) = engine::adapter(&lab.view(), &base, &id)?;
-        local.weights = Arc::new(base.model.weights.merged(&adapter)?);
+        local.network = Network::Ours(Arc::new(base.model.weights()?.merged(&adapter)?));
         local.adapter = id.parse().ok();
         local.trained_cep = trained_cep;
     }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datasets::{Cep, SplitSpec, SuiteSpec};
+use models::Network;
 use queries::report::{IntervalSpec, ReportSpec};
 
 use super::DemoWish;
@@ -109,7 +110,7 @@ fn look(lab: &Lab<'_>, suite: &Suite, arm: &Arm<'_>, label: &str) -> Result<Eval
 fn base_arm<'a>(base: &'a Base, cep: Option<Cep>, max_new_tokens: u32) -> Arm<'a> {
     Arm::Local(Local {
         model: &base.model,
-        weights: Arc::clone(&base.model.weights),
+        network: base.model.network.clone(),
         adapter: None,
         trained_cep: "none".to_owned(),
         cep,
@@ -177,11 +178,11 @@ pub(super) fn after(
     let missing = || AppError::said(Kind::Internal, "training made no adapter");
     let id = trained.adapter().ok_or_else(missing)?;
     let (adapter, trained_cep) = engine::adapter(&lab.view(), base, &id.to_string())?;
-    let weights = Arc::new(base.model.weights.merged(&adapter)?);
+    let network = Network::Ours(Arc::new(base.model.weights()?.merged(&adapter)?));
     let arm = |cep: Option<Cep>| {
         Arm::Local(Local {
             model: &base.model,
-            weights: Arc::clone(&weights),
+            network: network.clone(),
             adapter: Some(id),
             trained_cep: trained_cep.clone(),
             cep,

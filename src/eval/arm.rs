@@ -1,12 +1,9 @@
 //! Arms: what is evaluated, with its identity.
 
-use std::sync::Arc;
-
 use datasets::Cep;
 use ledger::catalogue::{CepProposed, Decoding, Deployment};
 use ledger::{Digest, Facts as _};
-use models::Model;
-use models::weights::Weights;
+use models::{Model, Network};
 
 use crate::error::AppError;
 use crate::lab::{Lab, Place};
@@ -27,8 +24,8 @@ pub enum Arm<'a> {
 pub struct Local<'a> {
     /// The base model.
     pub model: &'a Model,
-    /// Its weights, with the adapter added where there is one.
-    pub weights: Arc<Weights>,
+    /// What computes it, with the adapter added where there is one.
+    pub network: Network,
     /// Adapter id.
     pub adapter: Option<Digest>,
     /// Prefix used in the adapter's training, or `none`.

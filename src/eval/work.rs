@@ -43,7 +43,7 @@ pub struct Answered {
 
 /// Makes the decoder of an arm, for the longest of the cases.
 pub fn decoder(local: &Local<'_>) -> Decoder {
-    Decoder::new(std::sync::Arc::clone(&local.weights), 4096)
+    Decoder::of(local.network.clone(), 4096)
 }
 
 /// Answers cases, in order.

@@ -25,7 +25,7 @@ pub struct Base {
     pub path: PathBuf,
 }
 
-/// Loads a model by known name (from the cache) or by the path of a GGUF file, and records it.
+/// Loads a model by known name (from the cache) or by the path of a GGUF file or folder, and records it.
 ///
 /// # Errors
 /// When it is not at hand, or its file is damaged.
@@ -71,7 +71,7 @@ pub fn locate(name: &str) -> Result<(String, PathBuf, String), AppError> {
         return Err(AppError::hinted(
             Kind::NotFound,
             format!("no model {name:?}"),
-            format!("name a GGUF file, or one of: {}", names.join(", ")),
+            format!("name a GGUF file, a folder with config.json, or one of: {}", names.join(", ")),
         ));
     }
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -95,10 +95,13 @@ pub(crate) fn check_digest(path: &Path, found: Digest, known: &KnownModel) -> Re
 }
 
 fn record(lab: &Lab<'_>, base: &Base, licence: String) -> Result<u64, AppError> {
-    let length = std::fs::metadata(&base.path).map_err(AppError::file(&base.path))?.len();
+    let mut length = 0;
+    for file in models::model::files(&base.path)? {
+        length += std::fs::metadata(&file).map_err(AppError::file(&file))?.len();
+    }
     let facts = ModelImported {
         name: base.name.clone(),
-        architecture: base.model.weights.config.architecture.name().to_owned(),
+        architecture: base.model.network.architecture().to_owned(),
         weights: Digest::from_bytes(base.model.digest),
         length,
         template: Digest::from_bytes(base.model.renderer.digest()),

@@ -93,7 +93,7 @@ pub(super) fn train(
     let limit = recipe.max_tokens;
     let traces = Traces::list(&view)?;
     let rows = RowSet::render(&traces, &built, &base.model, cep_text.as_ref(), limit)?;
-    let lora = recipe.lora().of_family(base.model.weights.config.architecture)?;
+    let lora = recipe.lora().of_family(base.model.weights()?.config.architecture)?;
     let recompute = train::memory(&base.model, &lora, (&recipe, &rows), None)?.recompute;
     let plan = Plan {
         run: began.run.clone(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datasets::Turn;
 use ledger::Digest;
 use ledger::catalogue::Deployment;
+use models::Network;
 use models::decode::{Decoder, Generation, Progress};
 use queries::projection::State;
 
@@ -69,18 +70,18 @@ pub fn local<'a>(
     base: &'a Base,
     deployment: &Deployment,
 ) -> Result<Local<'a>, AppError> {
-    let mut weights = Arc::clone(&base.model.weights);
+    let mut network = base.model.network.clone();
     let mut adapter_id = None;
     let mut trained_cep = "none".to_owned();
     if deployment.adapter != "none" {
         let (adapter, cep) = adapter(view, base, &deployment.adapter)?;
-        weights = Arc::new(base.model.weights.merged(&adapter)?);
+        network = Network::Ours(Arc::new(base.model.weights()?.merged(&adapter)?));
         adapter_id = deployment.adapter.parse().ok();
         trained_cep = cep;
     }
     let local = Local {
         model: &base.model,
-        weights,
+        network,
         adapter: adapter_id,
         trained_cep,
         cep: find_cep(view, &deployment.cep)?,

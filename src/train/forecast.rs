@@ -88,10 +88,11 @@ pub fn memory(
     (recipe, rows): (&Recipe, &RowSet),
     limit: Option<usize>,
 ) -> Result<Memory, AppError> {
-    let of = |tokens, recompute| Estimate::of(&model.weights, lora, tokens, recompute).total();
+    let weights = model.weights()?;
+    let of = |tokens, recompute| Estimate::of(weights, lora, tokens, recompute).total();
     let tokens = largest(rows, recipe.batch);
     let (keeping, recomputing) = (of(tokens, false), of(tokens, true));
-    let loaded = model.weights.size();
+    let loaded = weights.size();
     let available = limit.or_else(|| measure::available_bytes().map(|free| free + loaded));
     let longest = largest(rows, 1);
     let fits = |recompute: bool, most: usize| {
@@ -166,9 +167,9 @@ fn speed(model: &Model, plan: &Plan, rows: &RowSet, recompute: bool) -> Result<f
     let batch: Vec<&TrainingRow> =
         rows.train.iter().take(plan.recipe.batch).map(|(_, row)| row).collect();
     let tokens: usize = batch.iter().map(|row| row.ids.len()).sum();
-    let fresh = Adapter::fresh(&plan.lora, &model.weights.config, plan.recipe.seed_number());
+    let fresh = Adapter::fresh(&plan.lora, &model.weights()?.config, plan.recipe.seed_number());
     let spec = spec_of(&Plan { recompute, ..plan.clone() }, 1);
-    let trainer = Trainer::new(Arc::clone(&model.weights), &fresh, spec)?;
+    let trainer = Trainer::new(Arc::clone(model.weights()?), &fresh, spec)?;
     trainer.gradient(&batch)?;
     let begun = Instant::now();
     trainer.gradient(&batch)?;

@@ -190,7 +190,7 @@ fn prepare(lab: &Lab<'_>, wish: &TrainWish<'_>, run: String) -> Result<(Plan, Ro
         cep: crate::eval::cep_factor(wish.cep),
         dataset: wish.split.facts.dataset,
         split: wish.split.event,
-        lora: wish.recipe.lora().of_family(wish.model.weights.config.architecture)?,
+        lora: wish.recipe.lora().of_family(wish.model.weights()?.config.architecture)?,
         isa: wish.means.isa.unwrap_or_else(kernels::isa),
         recompute: false,
     };
@@ -292,7 +292,7 @@ fn resume_point(
     let config = serde_json::to_vec(&peft::config_json(&plan.lora, &wish.model_name))?;
     let blobs = lab.notebook.blobs();
     let weights = blobs.get(&saved.weights)?;
-    let adapter = peft::read(&config, &weights, &wish.model.weights.config)?;
+    let adapter = peft::read(&config, &weights, &wish.model.weights()?.config)?;
     let optimiser = blobs.get(optimiser)?;
     lab.talk.say(format!("  going on from {} after step {}", CheckpointSaved::KIND, saved.step));
     let so_far = checkpoints.iter().filter(|one| one.step <= saved.step);

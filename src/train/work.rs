@@ -183,7 +183,7 @@ impl<'a> Work<'a> {
         let steps_per_epoch = (rows.train.len() as u64).div_ceil(per_step);
         let steps = steps_per_epoch * recipe.epochs;
         let spec = spec_of(plan, steps);
-        let config = &model.weights.config;
+        let config = &model.weights()?.config;
         let context = config.max_position_embeddings;
         let rows_of = rows.train.iter().map(|(_, row)| row).chain(&rows.dev);
         if let Some(tokens) = rows_of.map(|row| row.ids.len()).find(|len| *len > context) {
@@ -192,7 +192,7 @@ impl<'a> Work<'a> {
             return Err(AppError::hinted(Kind::Input, what, hint));
         }
         let fresh = Adapter::fresh(&plan.lora, config, recipe.seed_number());
-        let weights = std::sync::Arc::clone(&model.weights);
+        let weights = std::sync::Arc::clone(model.weights()?);
         let mut trainer = Trainer::new(weights, &fresh, spec)?;
         if let Some(start) = start {
             trainer.resume(&start.adapter, &start.optimiser, start.step)?;

@@ -26,8 +26,8 @@ pub use memory::spacious;
 pub use narrow::product_of_lines;
 pub use product::{Factor, Product, Term, Threads, run_all};
 pub use rows::{
-    add_scaled, attend_head, dot, exp, exp_row, max_row, rms_norm_back_row, rms_norm_row, sigmoid,
-    softmax_back_row, softmax_row, swiglu_back_row, swiglu_row,
+    add_scaled, argmax, attend_head, dot, exp, exp_row, max_row, rms_norm_back_row, rms_norm_row,
+    sigmoid, softmax_back_row, softmax_row, swiglu_back_row, swiglu_row,
 };
 pub use stored::{Format, Stored};
 

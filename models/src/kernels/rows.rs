@@ -259,6 +259,17 @@ dispatched! {
     }
 }
 
+/// Returns where the greatest number stands; of equal ones the first.
+pub fn argmax(row: &[f32]) -> u32 {
+    let mut best = 0;
+    for (i, v) in row.iter().enumerate() {
+        if *v > row[best] {
+            best = i;
+        }
+    }
+    best as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

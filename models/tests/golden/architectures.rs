@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use models::Network;
 use models::architectures::Architecture;
 use models::decode::Decoder;
 use models::gguf::Gguf;
@@ -228,4 +229,53 @@ fn modules_that_a_family_lacks_are_named() {
     assert!(error.contains("q_proj") && error.contains("qkv_proj"), "{error}");
     assert!(Architecture::Llama.adapted(&[QkvProj]).is_err());
     let _ = isa();
+}
+
+#[test]
+fn other_families_are_evaluated_and_not_trained() {
+    let golden = golden("architectures.json");
+    let mut seen = 0;
+    for case in list(&golden["logits"]).iter().filter(|case| !is_ours(&case["model"])) {
+        let name = case["model"].as_str().unwrap();
+        let network = Network::of_folder(&dir(name)).unwrap();
+        let error = network.weights().err().unwrap().to_string();
+        assert!(error.contains("not trained") && error.contains("qwen2"), "{error}");
+        let text = ids(&golden["short"]);
+        let decoder = Decoder::of(network, 256);
+        let got = decoder.text_logits(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let want: Vec<f64> = list(&case["logits"]).iter().flat_map(floats).collect();
+        assert_eq!(got.len(), want.len());
+        let off = got.iter().zip(&want).map(|(a, b)| (f64::from(*a) - b).abs());
+        let off = off.fold(0.0, f64::max);
+        let most = want.iter().fold(0.0, |most: f64, v| most.max(v.abs()));
+        assert!(off <= 2e-5 * most, "{name}: off by {off} of {most}");
+        // Read at once, a prompt is answered as it is token by token.
+        let last = &got[(text.len() - 1) * 96..];
+        let best = (0..96).max_by(|a, b| last[*a].total_cmp(&last[*b])).unwrap() as u32;
+        let answers = decoder.generate(&[text], 3, u32::MAX, 1, &mut |_| {}).unwrap();
+        assert_eq!(answers[0].ids[0], best, "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+}
+
+#[test]
+fn what_candle_leaves_out_is_refused() {
+    let cases = [
+        ("granite", "residual_multiplier", 0.5.into()),
+        ("gemma2", "query_pre_attn_scalar", 9.into()),
+        ("mistral", "rope_scaling", serde_json::json!({"rope_type": "yarn"})),
+    ];
+    for (name, key, value) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let from = dir(name);
+        std::fs::copy(from.join("model.safetensors"), folder.path().join("model.safetensors"))
+            .unwrap();
+        let text = std::fs::read_to_string(from.join("config.json")).unwrap();
+        let mut config: Value = serde_json::from_str(&text).unwrap();
+        config[key] = value;
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+        let error = Network::of_folder(folder.path()).err().unwrap().to_string();
+        assert!(error.contains(name), "{error}");
+    }
 }
