@@ -6,7 +6,8 @@
 //!
 //! MODEL is a GGUF file, a folder as transformers writes it, or `random:SHAPE:FORMAT`, as
 //! `random:1b:q4_0`: random weights in a model's shape. `--start` begins with an adapter that PEFT
-//! wrote, so that both can be compared step by step; `--base bf16` rounds the frozen weights.
+//! wrote, so that both can be compared step by step; `--base bf16` rounds the frozen weights;
+//! `--warm 1` counts all steps but the first.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -27,9 +28,6 @@ use models::trainer::{TrainSpec, Trainer};
 use models::weights::{Source, Weights};
 use rand_chacha::rand_core::RngCore;
 
-/// Steps that do not count.
-const WARMING: usize = 2;
-
 fn main() -> Result<(), Box<dyn Error>> {
     let mut options: BTreeMap<String, String> = BTreeMap::new();
     let mut args = std::env::args().skip(1);
@@ -43,6 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let number = |name: &str, default: &str| text(name, default).parse::<usize>();
     let (rows, length, steps) =
         (number("--rows", "4")?, number("--length", "256")?, number("--steps", "6")?);
+    // Steps that do not count.
+    let warming = number("--warm", "2")?;
     kernels::set_threads(number("--threads", "2")?);
     let isa = Isa::named(&text("--kernels", kernels::isa().name())).ok_or("no such kernels")?;
     let mut weights = load(&model)?;
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         rate: 6e-4,
         schedule: Schedule::Constant,
         warmup: 0,
-        steps: (WARMING + steps) as u64,
+        steps: (warming + steps) as u64,
         weight_decay: 0.0,
         clip: 1.0,
         seed: 7,
@@ -71,10 +71,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let mut trainer = Trainer::new(Arc::clone(&weights), &start, spec)?;
     let (mut seconds, mut losses, mut norms) = (Vec::new(), Vec::new(), Vec::new());
-    for step in 0..WARMING + steps {
+    for step in 0..warming + steps {
         let begun = Instant::now();
         let made = trainer.step(&[batch.iter().collect()])?;
-        if step >= WARMING {
+        if step >= warming {
             seconds.push(begun.elapsed().as_secs_f64());
         }
         losses.push(made.loss);

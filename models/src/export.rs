@@ -17,8 +17,8 @@ use crate::weights::Weights;
 /// Returns an adapter as a GGUF file that llama.cpp reads beside its base (`--lora`).
 ///
 /// llama.cpp scales an update by `adapter.lora.alpha` over the rank of its tensors; where that is
-/// not the scale (rsLoRA, other alphas of modules), B is written multiplied by what is missing. Rows
-/// of B are in the order that the base's rows have there.
+/// not the scale (rsLoRA, other alphas of modules), B is written multiplied by what is missing.
+/// Rows of B are in the order that the base's rows have there.
 ///
 /// # Errors
 /// When the adapter does not fit the model.

@@ -25,7 +25,8 @@ pub struct Base {
     pub path: PathBuf,
 }
 
-/// Loads a model by known name (from the cache) or by the path of a GGUF file or folder, and records it.
+/// Loads a model by known name (from the cache) or by the path of a GGUF file or folder, and
+/// records it.
 ///
 /// # Errors
 /// When it is not at hand, or its file is damaged.

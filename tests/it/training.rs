@@ -18,7 +18,7 @@ fn bench() -> Bench {
         let bench = Bench::with_notebook();
         bench.run(&["ingest", &samples()]).ok();
         let split = ["split", "d", "--source", "toolcall/train", "--dev-fraction", "0.1"];
-        bench.run(&[&split[..], &["--seed", "3"]].concat()).ok();
+        bench.run(&split).ok();
         bench
     });
     made.copy()
