@@ -4,7 +4,7 @@
 //!
 //! `cargo run --release -p models --example toolcall_speed -- MODEL.gguf ROWS WITHOUT [STEPS]`
 //!
-//! ROWS and WITHOUT are JSON lines of `{"prompt": .., "completion": ..}`; rows whose prompt stands in
+//! ROWS and WITHOUT are JSON lines of `{"prompt": .., "completion": ..}`; rows whose prompt is in
 //! WITHOUT are not trained on. STEPS of 8 rows are made, or those of the whole epoch.
 
 use std::collections::BTreeSet;
