@@ -10,7 +10,7 @@ use models::decode::Decoder;
 use models::lora::{Adapter, LoraConfig};
 use models::optim::Schedule;
 use models::template::Message;
-use models::trainer::{TrainSpec, Trainer};
+use models::trainer::{Target, TrainSpec, Trainer};
 use models::{Model, kernels};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,6 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         longest: 1024,
         isa: kernels::isa(),
         recompute: false,
+        target: Target::default(),
     };
     let adapter = Adapter::fresh(&lora, &model.weights()?.config, 7);
     let mut trainer = Trainer::new(Arc::clone(model.weights()?), &adapter, spec)?;

@@ -17,7 +17,7 @@ use models::lora::{Adapter, LoraConfig};
 use models::optim::Schedule;
 use models::render::TrainingRow;
 use models::template::Message;
-use models::trainer::{TrainSpec, Trainer};
+use models::trainer::{Target, TrainSpec, Trainer};
 use models::{Model, kernels, rng};
 use serde_json::Value;
 
@@ -67,6 +67,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         longest: LONGEST,
         isa: kernels::isa(),
         recompute: false,
+        target: Target::default(),
     };
     let adapter = Adapter::fresh(&lora, &weights.config, 7);
     let mut trainer = Trainer::new(Arc::clone(weights), &adapter, spec)?;

@@ -7,6 +7,7 @@
 //! MODEL is a GGUF file, a folder as transformers writes it, or `random:SHAPE:FORMAT`, as
 //! `random:1b:q4_0`: random weights in a model's shape. `--start` begins with an adapter that PEFT
 //! wrote, so that both can be compared step by step; `--base bf16` rounds the frozen weights;
+//! `--device twins` computes by stock operations, `--device cuda` does so on a GPU;
 //! `--warm 1` counts all steps but the first.
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use models::lora::{Adapter, LoraConfig, Module};
 use models::optim::Schedule;
 use models::render::TrainingRow;
 use models::rng;
-use models::trainer::{TrainSpec, Trainer};
+use models::trainer::{Target, TrainSpec, Trainer};
 use models::weights::{Source, Weights};
 use rand_chacha::rand_core::RngCore;
 
@@ -64,6 +65,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         longest: length,
         isa,
         recompute: options.contains_key("--recompute"),
+        target: match text("--device", "ours").as_str() {
+            "ours" => Target::Processor,
+            "twins" => Target::Twins,
+            "cuda" => Target::Cuda(0),
+            _ => return Err("devices: ours, twins, cuda".into()),
+        },
     };
     let start = match options.get("--start") {
         Some(dir) => read_adapter(Path::new(dir), &weights)?,

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 
 use crate::kernels::Isa;
 use crate::lora::{Adapter, LoraConfig, Module, Pair};
+use crate::ops::twin::{Adapted, FrozenDecoder};
 use crate::ops::{Block, CrossEntropy, Dropout, Keep, RmsNorm, Rope, Slot, Slots};
 use crate::render::TrainingRow;
 use crate::weights::{Layer, Weights};
@@ -27,11 +28,11 @@ struct LayerVars {
 }
 
 impl LoraVars {
-    /// Makes variables with the adapter's numbers.
+    /// Makes variables with the adapter's numbers on a device.
     ///
     /// # Errors
     /// When candle refuses a shape.
-    pub fn new(adapter: &Adapter) -> Result<Self> {
+    pub fn new(adapter: &Adapter, device: &Device) -> Result<Self> {
         type Packed = (Vec<f32>, Slots);
         let mut packed: BTreeMap<usize, Packed> = BTreeMap::new();
         for ((layer, module), pair) in &adapter.pairs {
@@ -46,7 +47,7 @@ impl LoraVars {
         let mut layers = BTreeMap::new();
         for (layer, (numbers, slots)) in packed {
             let len = numbers.len();
-            let var = Var::from_vec(numbers, len, &Device::Cpu)?;
+            let var = Var::from_vec(numbers, len, device)?;
             layers.insert(layer, LayerVars { var, slots });
         }
         Ok(Self { config: adapter.config.clone(), layers })
@@ -130,13 +131,24 @@ pub struct Graph {
     rope: Arc<Rope>,
     isa: Isa,
     recompute: bool,
+    twins: Option<FrozenDecoder>,
 }
 
 impl Graph {
     /// Wraps frozen weights; rows may have up to `longest` tokens. Products take the path `isa`.
     pub fn new(weights: Arc<Weights>, longest: usize, isa: Isa) -> Self {
         let rope = Arc::new(Rope::of(&weights.config, longest));
-        Self { weights, rope, isa, recompute: false }
+        Self { weights, rope, isa, recompute: false, twins: None }
+    }
+
+    /// Computes by stock operations on a device instead: slower on a processor, and the way to a
+    /// GPU. Everything is in f32, and nothing is computed again.
+    ///
+    /// # Errors
+    /// When the device has no room for the weights.
+    pub fn on(self, device: &Device) -> Result<Self> {
+        let twins = FrozenDecoder::new(&self.weights, device)?;
+        Ok(Self { twins: Some(twins), ..self })
     }
 
     /// Keeps of each layer its input alone, and computes the rest again in the backward pass: the
@@ -180,10 +192,35 @@ impl Graph {
         lora: &LoraVars,
         drop: Option<DropoutKey>,
     ) -> Result<Tensor> {
+        if let Some(twins) = &self.twins {
+            let adapted = |layer| self.adapted(layer, packed, lora, drop);
+            return twins.loss(&packed.ids, &packed.targets, adapted);
+        }
         let targets = Arc::clone(&packed.targets);
         let loss = CrossEntropy::new(self.weights.lm_head.clone(), targets, self.isa);
         let loss = if drop.is_some() { loss.with_gradient() } else { loss };
         self.hidden(packed, lora, drop)?.apply_op1(loss)
+    }
+
+    /// Returns the adapters of a layer in one forward pass.
+    fn adapted<'a>(
+        &self,
+        index: usize,
+        packed: &'a Packed,
+        lora: &LoraVars,
+        drop: Option<DropoutKey>,
+    ) -> Result<Adapted<'a>> {
+        let vars = lora.layers.get(&index);
+        let numbers = match vars {
+            Some(vars) => vars.var.as_tensor().clone(),
+            None => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
+        };
+        let below = Dropout::quantise(lora.config.dropout);
+        let first = index as u64 * Module::PLACES;
+        let dropout =
+            |key: DropoutKey| Dropout { below, seed: key.seed, index: key.pass * 4096 + first };
+        let slots = vars.map(|vars| vars.slots).unwrap_or_default();
+        Ok(Adapted { numbers, slots, dropout: drop.map(dropout), rows: &packed.rows })
     }
 
     /// Returns a layer in one forward pass, and the numbers of its adapters.
@@ -194,20 +231,12 @@ impl Graph {
         lora: &LoraVars,
         drop: Option<DropoutKey>,
     ) -> Result<(Tensor, Block)> {
-        let vars = lora.layers.get(&index);
-        let numbers = match vars {
-            Some(vars) => vars.var.as_tensor().clone(),
-            None => Tensor::zeros(0, DType::F32, &Device::Cpu)?,
-        };
-        let below = Dropout::quantise(lora.config.dropout);
-        let first = index as u64 * Module::PLACES;
-        let dropout =
-            |key: DropoutKey| Dropout { below, seed: key.seed, index: key.pass * 4096 + first };
+        let Adapted { numbers, slots, dropout, .. } = self.adapted(index, packed, lora, drop)?;
         let block = Block {
             config: self.weights.config.clone(),
             layer: layer.clone(),
-            slots: vars.map(|vars| vars.slots).unwrap_or_default(),
-            dropout: drop.map(dropout),
+            slots,
+            dropout,
             rows: Arc::clone(&packed.rows),
             rope: Arc::clone(&self.rope),
             isa: self.isa,

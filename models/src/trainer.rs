@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use safetensors::tensor::SafeTensors;
 
 use crate::error::ModelError;
@@ -38,6 +38,31 @@ pub struct TrainSpec {
     pub isa: Isa,
     /// Compute a layer again in the backward pass instead of keeping its results.
     pub recompute: bool,
+    /// What computes.
+    pub target: Target,
+}
+
+/// What computes a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// Our operations on the processor.
+    #[default]
+    Processor,
+    /// Stock operations on the processor: the reference for those on a GPU.
+    Twins,
+    /// Stock operations on a GPU; needs a build with the feature `cuda`.
+    Cuda(usize),
+}
+
+impl Target {
+    /// Returns the device of stock operations; none where ours compute.
+    fn device(self) -> Result<Option<Device>, ModelError> {
+        Ok(match self {
+            Self::Processor => None,
+            Self::Twins => Some(Device::Cpu),
+            Self::Cuda(index) => Some(Device::new_cuda(index)?),
+        })
+    }
 }
 
 impl Drop for Trainer {
@@ -82,10 +107,15 @@ impl Trainer {
         spec: TrainSpec,
     ) -> Result<Self, ModelError> {
         adapter.check(&weights.config)?;
-        let vars = LoraVars::new(adapter)?;
+        let device = spec.target.device()?;
+        let vars = LoraVars::new(adapter, device.as_ref().unwrap_or(&Device::Cpu))?;
         let lengths: Vec<usize> = vars.all().iter().map(|var| var.elem_count()).collect();
         let optimiser = AdamW::new(&lengths, spec.weight_decay);
         let graph = Graph::new(weights, spec.longest, spec.isa).recomputing(spec.recompute);
+        let graph = match &device {
+            Some(device) => graph.on(device)?,
+            None => graph,
+        };
         Ok(Self { graph, vars, optimiser, spec })
     }
 
@@ -233,7 +263,8 @@ impl Trainer {
                 *moment = numbers;
             }
         }
-        self.vars = LoraVars::new(adapter)?;
+        let device = self.spec.target.device()?;
+        self.vars = LoraVars::new(adapter, device.as_ref().unwrap_or(&Device::Cpu))?;
         self.optimiser.step = step;
         Ok(())
     }

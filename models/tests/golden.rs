@@ -14,7 +14,7 @@ use models::optim::Schedule;
 use models::peft;
 use models::render::TrainingRow;
 use models::template::{ChatTemplate, Message};
-use models::trainer::{TrainSpec, Trainer};
+use models::trainer::{Target, TrainSpec, Trainer};
 use models::weights::Weights;
 use models::{Model, ModelError};
 use serde_json::Value;
@@ -151,6 +151,7 @@ fn three_steps_of_training_match_peft() {
             longest: 64,
             isa: isa().exact(),
             recompute: false,
+            target: Target::default(),
         };
         let mut trainer = Trainer::new(weights, &start, spec).unwrap();
         for want in list(&case["steps"]) {
@@ -194,6 +195,7 @@ fn a_resumed_run_ends_in_the_same_bytes() {
         longest: 64,
         isa: isa(),
         recompute: false,
+        target: Target::default(),
     };
     let micro: Vec<Vec<&TrainingRow>> = rows.iter().map(|row| vec![row]).collect();
     let mut whole = Trainer::new(Arc::clone(&weights), &start, spec.clone()).unwrap();
@@ -314,6 +316,7 @@ fn loss_of(model: &Model, row: TrainingRow) -> f64 {
         longest: 512,
         isa: isa().exact(),
         recompute: false,
+        target: Target::default(),
     };
     let fresh = Adapter::fresh(&lora, &model.weights().unwrap().config, 1);
     let trainer = Trainer::new(Arc::clone(model.weights().unwrap()), &fresh, spec).unwrap();

@@ -8,7 +8,7 @@ use ledger::{Digest, Envelope};
 use models::kernels::Isa;
 use models::lora::{Adapter, LoraConfig};
 use models::render::TrainingRow;
-use models::trainer::{TrainSpec, Trainer};
+use models::trainer::{Target, TrainSpec, Trainer};
 use models::{Model, peft, rng};
 use serde_json::{Value, json};
 
@@ -161,6 +161,7 @@ pub(super) fn spec_of(plan: &Plan, steps: u64) -> TrainSpec {
         longest: recipe.max_tokens,
         isa: plan.isa,
         recompute: plan.recompute,
+        target: Target::default(),
     }
 }
 

@@ -148,7 +148,8 @@ impl Sample {
     /// The layer composed of the twins of its parts.
     fn twin(&self, x: &Tensor, numbers: &Tensor) -> Tensor {
         let config = &self.config;
-        let twin = twin::Layer { config, layer: &self.layer, slots: &self.slots, dropout: None };
+        let frozen = twin::FrozenLayer::new(&self.layer, &Device::Cpu).unwrap();
+        let twin = twin::Layer { config, frozen: &frozen, slots: &self.slots, dropout: None };
         twin.forward(x, numbers, &[x.dim(0).unwrap()]).unwrap()
     }
 }

@@ -1,10 +1,12 @@
 //! The same operations composed of stock candle ops: slow, differentiable, easy to check.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor, bail};
 
 use super::{Dropout, Slot, Slots};
 use crate::config::DecoderConfig;
+use crate::kernels::Stored;
 use crate::lora::Module;
+use crate::weights;
 
 /// RMS norm of x [tokens, width] with weight [width].
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
@@ -31,12 +33,109 @@ pub fn cross_entropy(hidden: &Tensor, head: &Tensor, targets: &[(usize, u32)]) -
     (sums - shifted.gather(&ids, 1)?)?.sum_all()
 }
 
+/// Frozen weights of a layer as tensors on a device, in f32.
+pub struct FrozenLayer {
+    input_layernorm: Tensor,
+    post_attention_layernorm: Tensor,
+    linears: Vec<(Module, Tensor, Option<Tensor>)>,
+}
+
+impl FrozenLayer {
+    /// Copies a layer to a device.
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    pub fn new(layer: &weights::Layer, device: &Device) -> Result<Self> {
+        let line = |line: &[f32]| Tensor::from_slice(line, line.len(), device);
+        let mut linears = Vec::with_capacity(layer.linears.len());
+        for (module, linear) in &layer.linears {
+            let bias = linear.bias.as_deref().map(line).transpose()?;
+            linears.push((*module, matrix(&linear.weight, device)?, bias));
+        }
+        Ok(Self {
+            input_layernorm: line(&layer.input_layernorm)?,
+            post_attention_layernorm: line(&layer.post_attention_layernorm)?,
+            linears,
+        })
+    }
+}
+
+fn matrix(stored: &Stored, device: &Device) -> Result<Tensor> {
+    Tensor::from_vec(stored.to_vec(), (stored.rows(), stored.cols()), device)
+}
+
+/// Frozen weights of a decoder as tensors on a device, in f32.
+pub struct FrozenDecoder {
+    config: DecoderConfig,
+    embed_tokens: Tensor,
+    layers: Vec<FrozenLayer>,
+    norm: Tensor,
+    lm_head: Tensor,
+}
+
+/// A layer's adapters in a forward pass.
+pub struct Adapted<'a> {
+    /// Numbers of its adapters.
+    pub numbers: Tensor,
+    /// Where the factors of each module stand among them.
+    pub slots: Slots,
+    /// Dropout of its first module.
+    pub dropout: Option<Dropout>,
+    /// Tokens of each packed row.
+    pub rows: &'a [usize],
+}
+
+impl FrozenDecoder {
+    /// Copies a decoder to a device.
+    ///
+    /// # Errors
+    /// When the device has no room for it.
+    pub fn new(weights: &weights::Weights, device: &Device) -> Result<Self> {
+        let embed_tokens = matrix(&weights.embed_tokens, device)?;
+        let lm_head = match weights.is_tied() {
+            true => embed_tokens.clone(),
+            false => matrix(&weights.lm_head, device)?,
+        };
+        let layers = weights.layers.iter().map(|layer| FrozenLayer::new(layer, device));
+        Ok(Self {
+            config: weights.config.clone(),
+            embed_tokens,
+            layers: layers.collect::<Result<_>>()?,
+            norm: Tensor::from_slice(&weights.norm, weights.norm.len(), device)?,
+            lm_head,
+        })
+    }
+
+    /// Computes the summed loss over targets of packed rows, as a tensor [1]; `adapted` gives the
+    /// adapters of each layer.
+    ///
+    /// # Errors
+    /// When candle refuses an operation.
+    pub fn loss<'a>(
+        &self,
+        ids: &[u32],
+        targets: &[(usize, u32)],
+        adapted: impl Fn(usize) -> Result<Adapted<'a>>,
+    ) -> Result<Tensor> {
+        let device = self.embed_tokens.device();
+        let mut x = self.embed_tokens.index_select(&Tensor::new(ids, device)?, 0)?;
+        for (i, frozen) in self.layers.iter().enumerate() {
+            let Adapted { numbers, slots, dropout, rows } = adapted(i)?;
+            let config = &self.config;
+            let layer = Layer { config, frozen, slots: &slots, dropout: dropout.as_ref() };
+            x = layer.forward(&x, &numbers, rows)?;
+        }
+        let x = rms_norm(&x, &self.norm, f64::from(self.config.rms_norm_eps))?;
+        cross_entropy(&x, &self.lm_head, targets)?.reshape(1)
+    }
+}
+
 /// A layer composed of stock operations: what [`super::Block`] computes, on any device.
 pub struct Layer<'a> {
     /// Shape of the model.
     pub config: &'a DecoderConfig,
     /// Frozen weights.
-    pub layer: &'a crate::weights::Layer,
+    pub frozen: &'a FrozenLayer,
     /// Where the factors of each module stand among the numbers.
     pub slots: &'a Slots,
     /// Dropout of the first module, as the layer's own operation has it.
@@ -48,7 +147,7 @@ impl Layer<'_> {
     pub fn forward(&self, x: &Tensor, numbers: &Tensor, rows: &[usize]) -> Result<Tensor> {
         let config = self.config;
         let (q, kv, wide) = (config.q_dim(), config.kv_dim(), config.intermediate_size);
-        let h = self.norm(x, &self.layer.input_layernorm)?;
+        let h = self.norm(x, &self.frozen.input_layernorm)?;
         let widths = [(Module::QProj, q), (Module::KProj, kv), (Module::VProj, kv)];
         let qkv = self.parts((&h, numbers), Module::QkvProj, &widths)?;
         let mut start = 0;
@@ -60,16 +159,15 @@ impl Layer<'_> {
         }
         let attended = Tensor::cat(&attended, 0)?;
         let middle = (x + self.linear(Module::OProj, &attended, numbers)?)?;
-        let h = self.norm(&middle, &self.layer.post_attention_layernorm)?;
+        let h = self.norm(&middle, &self.frozen.post_attention_layernorm)?;
         let widths = [(Module::GateProj, wide), (Module::UpProj, wide)];
         let gated = self.parts((&h, numbers), Module::GateUpProj, &widths)?;
         let active = swiglu(&gated[0], &gated[1])?;
         &middle + self.linear(Module::DownProj, &active, numbers)?
     }
 
-    fn norm(&self, x: &Tensor, weight: &[f32]) -> Result<Tensor> {
-        let weight = Tensor::from_slice(weight, weight.len(), x.device())?;
-        rms_norm(x, &weight, f64::from(self.config.rms_norm_eps))
+    fn norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        rms_norm(x, weight, f64::from(self.config.rms_norm_eps))
     }
 
     /// Computes modules that read the same: each for itself, or as parts of `whole`.
@@ -92,13 +190,13 @@ impl Layer<'_> {
     }
 
     fn linear(&self, module: Module, x: &Tensor, numbers: &Tensor) -> Result<Tensor> {
-        let frozen = self.layer.linear(module);
+        let frozen = self.frozen.linears.iter().find(|(one, ..)| *one == module);
+        let Some((_, weight, bias)) = frozen else { bail!("a layer without {}", module.name()) };
         let (outputs, inputs) = module.shape(self.config);
         let device = x.device();
-        let weight = Tensor::from_vec(frozen.weight.to_vec(), (outputs, inputs), device)?;
         let mut out = x.matmul(&weight.t()?)?;
-        if let Some(bias) = &frozen.bias {
-            out = out.broadcast_add(&Tensor::from_slice(bias, outputs, device)?)?;
+        if let Some(bias) = bias {
+            out = out.broadcast_add(bias)?;
         }
         let Some(Slot { a, b, end, scale }) = self.slots[module as usize] else { return Ok(out) };
         let rank = (b - a) / inputs;
