@@ -54,9 +54,8 @@ pub fn list(view: &View) -> Result<Vec<Found>, AppError> {
         let RunOutcome::Train { adapter, config, weights, dev_loss, .. } = outcome else {
             continue;
         };
-        let Some((model, base, cep)) = begun.get(&run).cloned() else {
-            return Err(AppError::said(Kind::Damaged, format!("{run} never began")));
-        };
+        // One without its start could be held against no base; `verify` says what is missing.
+        let Some((model, base, cep)) = begun.get(&run).cloned() else { continue };
         found.push(Found { id: adapter, run, model, base, cep, dev_loss, config, weights });
     }
     Ok(found)
@@ -142,6 +141,10 @@ impl Found {
     ) -> Result<Vec<PathBuf>, AppError> {
         let adapter = self.read(view, base)?;
         let weights = base.model.weights()?;
+        if folder.exists() && folder.canonicalize().ok() == base.path.canonicalize().ok() {
+            let what = format!("{} is the base's own folder", folder.display());
+            return Err(AppError::hinted(Kind::Usage, what, "name another with --out"));
+        }
         let eos = base.model.renderer.tokenizer().eos();
         let config = export::config_json(weights, eos, precision)?;
         let mut written = vec![write(folder, "config.json", &serde_json::to_vec_pretty(&config)?)?];

@@ -8,6 +8,7 @@ pub fn environment(isa: Isa) -> Value {
     json!({
         "program": concat!("ledger ", env!("CARGO_PKG_VERSION")),
         "kernels": isa.name(),
+        "arithmetic": models::kernels::ARITHMETIC,
         "threads": threads(),
         "os": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
@@ -36,6 +37,14 @@ pub fn available_bytes() -> Option<usize> {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<usize>().ok();
     let limit = number("/sys/fs/cgroup/memory.max");
     let used = number("/sys/fs/cgroup/memory.current").unwrap_or(0);
+    // What is kept of files is given up where memory is wanted.
+    let stat = std::fs::read_to_string("/sys/fs/cgroup/memory.stat").unwrap_or_default();
+    let of_files = |line: &str| {
+        let (name, bytes) = line.split_once(' ')?;
+        ["inactive_file", "active_file"].contains(&name).then(|| bytes.parse::<usize>().ok())?
+    };
+    let files: usize = stat.lines().filter_map(of_files).sum();
+    let used = used.saturating_sub(files);
     let of_group = limit.map_or(usize::MAX, |limit| limit.saturating_sub(used));
     Some(of_group.min(kb * 1024))
 }

@@ -137,6 +137,7 @@ impl Decoder {
                 return Err(ModelError::Context { tokens, new: max_new, context: self.context });
             }
         }
+        self.check(prompts.iter().flatten())?;
         let ours = match &self.network {
             Reader::Ours(ours) => ours,
             Reader::Foreign(foreign) => {
@@ -152,6 +153,16 @@ impl Decoder {
         Ok(answers.into_iter().flatten().collect())
     }
 
+    fn check<'a>(&self, ids: impl Iterator<Item = &'a u32>) -> Result<(), ModelError> {
+        check_ids(
+            ids,
+            match &self.network {
+                Reader::Ours(ours) => ours.weights.config.vocab_size,
+                Reader::Foreign(foreign) => foreign.vocabulary(),
+            },
+        )
+    }
+
     /// Returns the logits [tokens, vocabulary] behind each token of one text.
     ///
     /// # Errors
@@ -161,10 +172,27 @@ impl Decoder {
             let tokens = ids.len();
             return Err(ModelError::Context { tokens, new: 0, context: self.context });
         }
+        self.check(ids.iter())?;
         match &self.network {
             Reader::Ours(ours) => Ok(ours.text_logits(ids)),
             Reader::Foreign(foreign) => foreign.text_logits(ids),
         }
+    }
+}
+
+/// Says whether a model knows all ids: a tokenizer may have more than it.
+///
+/// # Errors
+/// Names the first that it does not know.
+pub fn check_ids<'a>(
+    mut ids: impl Iterator<Item = &'a u32>,
+    vocabulary: usize,
+) -> Result<(), ModelError> {
+    match ids.find(|id| **id as usize >= vocabulary) {
+        None => Ok(()),
+        Some(id) => Err(ModelError::Tokenizer(format!(
+            "token {id} stands in the text, and the model knows {vocabulary}"
+        ))),
     }
 }
 

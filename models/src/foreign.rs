@@ -94,6 +94,11 @@ impl Foreign {
         self.context
     }
 
+    /// Tokens known.
+    pub fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
     /// Answers a prompt greedily; returns the new ids, and whether the end token was said.
     ///
     /// # Errors
@@ -225,6 +230,11 @@ fn refuse(family: &str, json: &Value) -> Result<(), ModelError> {
     });
     if let Some(kind) = kinds.flatten().find(|kind| *kind != "default") {
         return Err(unsupported(format!("{family} with rotary scaling {kind:?}")));
+    }
+    let biases = ["attention_bias", "mlp_bias"];
+    let is_dropped = matches!(family, "granite" | "mistral");
+    if let Some(key) = biases.into_iter().find(|key| is_dropped && json[*key] == true) {
+        return wrong(key);
     }
     let heads = number("num_attention_heads").unwrap_or(1.0).max(1.0);
     let head = number("head_dim").unwrap_or(number("hidden_size").unwrap_or(0.0) / heads);

@@ -108,7 +108,7 @@ const TOKENS: [&str; 7] =
 
 /// Loads the renderer of a model's folder, as Hugging Face lays it out: `tokenizer.json`, a chat
 /// template (`chat_template.jinja`, else in `tokenizer_config.json`), and the token that ends an
-/// answer (`generation_config.json`, else `config.json`; of a list, the first).
+/// answer (`generation_config.json`, else `config.json`; of a list, the one in the template).
 ///
 /// # Errors
 /// When a file is absent or not whole, or none names a template or an end token.
@@ -116,14 +116,27 @@ pub fn load_renderer_of_folder(dir: &Path) -> Result<Renderer, ModelError> {
     let path = dir.join("tokenizer.json");
     let bytes = std::fs::read(&path).map_err(|source| ModelError::Io { path, source })?;
     let settings = settings(dir, "tokenizer_config.json")?;
-    let template = ChatTemplate::new(&folder_template(dir, &settings)?)?;
+    let template = folder_template(dir, &settings)?;
     let named = TOKENS.iter().filter_map(|name| {
         let token = &settings[*name];
         let text = token.as_str().or_else(|| token["content"].as_str())?;
         Some(((*name).to_owned(), text.to_owned()))
     });
-    let tokenizer = Tokenizer::from_json(&bytes, folder_eos(dir)?)?;
-    Ok(Renderer::new(template.with_tokens(named), tokenizer, Sha256::digest(&bytes).into()))
+    let ends = folder_ends(dir)?;
+    let named: Vec<(String, String)> = named.collect();
+    let any = Tokenizer::from_json(&bytes, ends[0])?;
+    let text = |id: &u32| any.token(*id).unwrap_or_default();
+    // Of several, the one that the template ends an answer with; then what is called the end.
+    let in_template = ends.iter().find(|id| ends.len() > 1 && template.contains(&text(id)));
+    let called = named.iter().find(|(name, _)| name == "eos_token").map(|(_, text)| text);
+    let called = || ends.iter().find(|id| called == Some(&text(id)));
+    let eos = in_template.or_else(called).copied().unwrap_or(ends[0]);
+    let tokenizer = Tokenizer::from_json(&bytes, eos)?;
+    let template = ChatTemplate::new(&template)?.with_tokens(named);
+    let mut vocabulary = Sha256::new();
+    vocabulary.update(&bytes);
+    vocabulary.update(eos.to_le_bytes());
+    Ok(Renderer::new(template, tokenizer, vocabulary.finalize().into()))
 }
 
 /// Reads a file of a folder, if it is there.
@@ -157,18 +170,22 @@ fn folder_template(dir: &Path, settings: &Value) -> Result<String, ModelError> {
     })
 }
 
-fn folder_eos(dir: &Path) -> Result<u32, ModelError> {
+/// Returns the tokens that end an answer, at least one.
+fn folder_ends(dir: &Path) -> Result<Vec<u32>, ModelError> {
     for name in ["generation_config.json", "config.json"] {
         let settings = settings(dir, name)?;
         let eos = &settings["eos_token_id"];
-        let first = if eos.is_array() { &eos[0] } else { eos };
-        if first.is_null() {
+        let listed = eos.as_array().cloned().unwrap_or_else(|| vec![eos.clone()]);
+        if listed.iter().all(Value::is_null) {
             continue;
         }
-        let id = first.as_u64().and_then(|id| u32::try_from(id).ok());
-        return id.ok_or_else(|| {
-            ModelError::Tokenizer(format!("eos_token_id of {name} is no token: {first}"))
-        });
+        let id = |value: &Value| {
+            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
+            id.ok_or_else(|| {
+                ModelError::Tokenizer(format!("eos_token_id of {name} is no token: {value}"))
+            })
+        };
+        return listed.iter().map(id).collect();
     }
     let (dir, files) = (dir.display(), "generation_config.json nor config.json");
     Err(ModelError::Tokenizer(format!("neither {files} of {dir} names eos_token_id")))

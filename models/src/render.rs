@@ -114,12 +114,15 @@ impl Renderer {
     /// When the tokenizer has no such form.
     pub fn files(&self) -> Result<Vec<(&'static str, String)>, ModelError> {
         let template = self.template.source();
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": self.tokenizer.eos_text(),
             "clean_up_tokenization_spaces": false,
             "chat_template": template,
         });
+        for (name, text) in self.template.tokens() {
+            config[name] = text.into();
+        }
+        config["eos_token"] = self.tokenizer.eos_text().into();
         Ok(vec![
             ("tokenizer.json", self.tokenizer.to_json()?),
             ("tokenizer_config.json", config.to_string()),

@@ -60,7 +60,7 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
             means,
         };
         if args.plan {
-            let forecast = foresee(lab, &wish)?;
+            let forecast = foresee(lab, &wish)?.times(args.seeds);
             return Output::document(&forecast, forecast.text());
         }
         let (pilots, first) = train_with_pilots(lab, &wish)?;

@@ -75,7 +75,8 @@ pub fn locate(name: &str) -> Result<(String, PathBuf, String), AppError> {
             format!("name a GGUF file, a folder with config.json, or one of: {}", names.join(", ")),
         ));
     }
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let stem = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    let stem = stem.map(|stem| stem.to_string_lossy().into_owned());
     Ok((stem.unwrap_or_else(|| name.to_owned()), path, "unknown".to_owned()))
 }
 

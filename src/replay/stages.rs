@@ -94,7 +94,9 @@ pub(super) fn train(
     let traces = Traces::list(&view)?;
     let rows = RowSet::render(&traces, &built, &base.model, cep_text.as_ref(), limit)?;
     let lora = recipe.lora().of_family(base.model.weights()?.config.architecture)?;
-    let recompute = train::memory(&base.model, &lora, (&recipe, &rows), None)?.recompute;
+    // Where memory is short, computing again takes the least.
+    let memory = train::memory(&base.model, &lora, (&recipe, &rows), None);
+    let recompute = memory.map_or(true, |memory| memory.recompute);
     let plan = Plan {
         run: began.run.clone(),
         recipe,

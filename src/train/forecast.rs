@@ -7,7 +7,7 @@ use models::Model;
 use models::estimate::Estimate;
 use models::lora::{Adapter, LoraConfig};
 use models::render::TrainingRow;
-use models::trainer::Trainer;
+use models::trainer::{TrainSpec, Trainer};
 use serde::Serialize;
 
 use super::recipe::Recipe;
@@ -168,7 +168,8 @@ fn speed(model: &Model, plan: &Plan, rows: &RowSet, recompute: bool) -> Result<f
         rows.train.iter().take(plan.recipe.batch).map(|(_, row)| row).collect();
     let tokens: usize = batch.iter().map(|row| row.ids.len()).sum();
     let fresh = Adapter::fresh(&plan.lora, &model.weights()?.config, plan.recipe.seed_number());
-    let spec = spec_of(&Plan { recompute, ..plan.clone() }, 1);
+    let longest = batch.iter().map(|row| row.ids.len()).max().unwrap_or(0);
+    let spec = TrainSpec { longest, ..spec_of(&Plan { recompute, ..plan.clone() }, 1) };
     let trainer = Trainer::new(Arc::clone(model.weights()?), &fresh, spec)?;
     trainer.gradient(&batch)?;
     let begun = Instant::now();
@@ -177,6 +178,14 @@ fn speed(model: &Model, plan: &Plan, rows: &RowSet, recompute: bool) -> Result<f
 }
 
 impl Forecast {
+    /// Adds runs with other seeds, which try no rates again.
+    #[must_use]
+    pub fn times(self, seeds: u64) -> Self {
+        let all = (self.steps + self.trial_steps).max(1) as f64;
+        let more = (self.steps * seeds + self.trial_steps) as f64;
+        Self { steps: self.steps * seeds, minutes: self.minutes * more / all, ..self }
+    }
+
     /// Says it for people.
     pub fn text(&self) -> String {
         let memory = &self.memory;

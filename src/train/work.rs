@@ -5,7 +5,7 @@ use datasets::split::RowRef;
 use datasets::{Cep, Side};
 use ledger::catalogue::{CheckpointSaved, RunInputs, RunOutcome, RunStarted, StepCompleted};
 use ledger::{Digest, Envelope};
-use models::kernels::Isa;
+use models::kernels::{self, Isa};
 use models::lora::{Adapter, LoraConfig};
 use models::render::TrainingRow;
 use models::trainer::{Target, TrainSpec, Trainer};
@@ -85,6 +85,13 @@ pub struct Plan {
 /// When this machine lacks the path.
 pub fn path_of(started: &Envelope) -> Result<Isa, AppError> {
     let name = started.measured.get("kernels").and_then(Value::as_str).unwrap_or_default();
+    let arithmetic = started.measured.get("arithmetic").and_then(Value::as_u64).unwrap_or(1);
+    if arithmetic != kernels::ARITHMETIC {
+        let now = kernels::ARITHMETIC;
+        let what = format!("the run computed by arithmetic {arithmetic}, this program has {now}");
+        let hint = "a program of that time goes on with it; here it would end in other bytes";
+        return Err(AppError::hinted(Kind::Refused, what, hint));
+    }
     let here: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| isa.is_here()).collect();
     here.iter().find(|isa| isa.name() == name).copied().ok_or_else(|| {
         let names: Vec<&str> = here.iter().map(|isa| isa.name()).collect();
@@ -183,13 +190,22 @@ impl<'a> Work<'a> {
         let per_step = (recipe.batch * recipe.accumulate) as u64;
         let steps_per_epoch = (rows.train.len() as u64).div_ceil(per_step);
         let steps = steps_per_epoch * recipe.epochs;
-        let spec = spec_of(plan, steps);
+        let longest = rows.train.iter().map(|(_, row)| row).chain(&rows.dev);
+        let longest = longest.map(|row| row.ids.len()).max().unwrap_or(0);
+        let spec = TrainSpec { longest, ..spec_of(plan, steps) };
         let config = &model.weights()?.config;
         let context = config.max_position_embeddings;
         let rows_of = rows.train.iter().map(|(_, row)| row).chain(&rows.dev);
         if let Some(tokens) = rows_of.map(|row| row.ids.len()).find(|len| *len > context) {
             let what = format!("a row of {tokens} tokens, and the model reads at most {context}");
             let hint = format!("--set max_tokens={context} cuts answers there");
+            return Err(AppError::hinted(Kind::Input, what, hint));
+        }
+        let ids = rows.train.iter().map(|(_, row)| row).chain(&rows.dev).flat_map(|row| &row.ids);
+        models::decode::check_ids(ids, config.vocab_size)?;
+        if recipe.patience.is_some() && rows.dev.is_empty() {
+            let what = "patience waits for the dev loss, and the dataset has no dev side";
+            let hint = "hold rows out with --dev-fraction, or leave patience out";
             return Err(AppError::hinted(Kind::Input, what, hint));
         }
         let fresh = Adapter::fresh(&plan.lora, config, recipe.seed_number());

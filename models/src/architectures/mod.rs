@@ -129,11 +129,21 @@ pub fn read_gguf(file: &mut Gguf) -> Result<DecoderConfig, ModelError> {
     let mut config = base_of_gguf(file, architecture)?;
     match architecture {
         Architecture::Llama => llama::read_gguf(file, &mut config)?,
-        Architecture::Qwen2 => {}
+        Architecture::Qwen2 => refuse_scaling(file, &name)?,
         Architecture::Phi3 => phi3::read_gguf(file, &mut config)?,
     }
     config.check().map_err(|reason| file.malformed(reason))?;
     Ok(config)
+}
+
+/// Refuses a rotary scaling that is named and not read.
+fn refuse_scaling(file: &Gguf, name: &str) -> Result<(), ModelError> {
+    match file.text(&format!("{name}.rope.scaling.type")) {
+        None | Some("none") => Ok(()),
+        Some(kind) => {
+            Err(ModelError::Unsupported(format!("rotary scaling {kind:?} is not computed here")))
+        }
+    }
 }
 
 /// What all families write under the same keys.
@@ -155,7 +165,7 @@ fn base_of_gguf(file: &Gguf, architecture: Architecture) -> Result<DecoderConfig
         dims: optional("rope.dimension_count")?.unwrap_or(head_dim),
         ..RopeConfig::plain(theta, head_dim)
     };
-    Ok(DecoderConfig {
+    let config = DecoderConfig {
         architecture,
         hidden_size,
         intermediate_size: number("feed_forward_length")?,
@@ -167,7 +177,10 @@ fn base_of_gguf(file: &Gguf, architecture: Architecture) -> Result<DecoderConfig
         max_position_embeddings: number("context_length")?,
         rope,
         rms_norm_eps: file.float(&format!("{name}.attention.layer_norm_rms_epsilon"))?,
-    })
+    };
+    // Families make lists as long as counts say.
+    config.check().map_err(|reason| file.malformed(reason))?;
+    Ok(config)
 }
 
 /// A `config.json`.
@@ -227,7 +240,7 @@ impl Json<'_> {
         // refused.
         let window = self.optional("sliding_window")?.filter(|_| self.has_window());
         let rope = RopeConfig::plain(self.of_rope("rope_theta").unwrap_or(1e4) as f32, head_dim);
-        Ok(DecoderConfig {
+        let config = DecoderConfig {
             architecture,
             hidden_size,
             intermediate_size: self.number("intermediate_size")?,
@@ -239,7 +252,10 @@ impl Json<'_> {
             max_position_embeddings: window.map_or(context, |window| window.min(context)),
             rope,
             rms_norm_eps: self.0["rms_norm_eps"].as_f64().ok_or("no rms_norm_eps")? as f32,
-        })
+        };
+        // Families make lists as long as counts say.
+        config.check()?;
+        Ok(config)
     }
 
     /// Says whether the window that is named is used, which Qwen2 says apart.

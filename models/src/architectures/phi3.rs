@@ -57,7 +57,9 @@ pub(super) fn read_gguf(file: &mut Gguf, config: &mut DecoderConfig) -> Result<(
             config.max_position_embeddings = config.max_position_embeddings.min(window);
         }
     }
-    let Some(factors) = file.plain("rope_factors_short.weight")? else { return Ok(()) };
+    let Some(factors) = file.plain("rope_factors_short.weight")? else {
+        return super::refuse_scaling(file, "phi3");
+    };
     let context = file.number("phi3.context_length")?;
     let first = file.number("phi3.rope.scaling.original_context_length")?;
     let magnitude = if file.has("phi3.rope.scaling.attn_factor") {

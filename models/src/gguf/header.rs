@@ -41,6 +41,9 @@ pub(super) struct Header {
     pub(super) tensors: BTreeMap<String, Tensor>,
 }
 
+/// Most values of a list.
+const LONGEST_LIST: u64 = 1 << 22;
+
 /// Reads what a file begins with.
 struct Reader<R> {
     from: R,
@@ -109,8 +112,8 @@ impl<R: Read> Reader<R> {
             return Err("lists in lists in lists".to_owned());
         }
         let (kind, count) = (self.u32()?, self.u64()?);
-        // Each value takes a byte at least.
-        if count > self.length - self.at {
+        // Each value takes a byte at least, and no vocabulary is as long as the limit.
+        if count > (self.length - self.at).min(LONGEST_LIST) {
             return Err(format!("a list of {count} values in a file of {} bytes", self.length));
         }
         let mut values = Vec::new();

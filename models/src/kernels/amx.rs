@@ -11,7 +11,6 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::Cell;
-use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 use std::thread::LocalKey;
 
@@ -278,18 +277,23 @@ fn square(term: Lent<'_>, (row, col): (usize, usize), a: [&[Tile]; 2], b: &[[Til
         unsafe { accumulate(term.add, a, b, out.at(row, col), out.stride) };
         return;
     }
-    let mut sums = MaybeUninit::<[[f32; 2 * SIDE]; 2 * SIDE]>::uninit();
-    // SAFETY: the array holds 32 rows of 32 numbers, all of which are written.
-    let sums = unsafe {
-        accumulate(false, a, b, sums.as_mut_ptr().cast(), 2 * SIDE);
-        sums.assume_init_ref()
-    };
+    // As in a whole square, sums go on from what stands there, so that a number does not depend on
+    // where it lies.
+    let goes_on = term.add && term.scale == 1.0;
+    // SAFETY: the rows and `width` columns from `col` on lie inside the output, and no other panel
+    // has these columns.
+    let line = |i: usize| unsafe { std::slice::from_raw_parts_mut(out.at(row + i, col), width) };
+    let mut sums = [[0.0_f32; 2 * SIDE]; 2 * SIDE];
+    if goes_on {
+        for (i, sums) in sums.iter_mut().enumerate().take(height) {
+            sums[..width].copy_from_slice(line(i));
+        }
+    }
+    // SAFETY: the array holds 32 rows of 32 numbers.
+    unsafe { accumulate(goes_on, a, b, sums.as_mut_ptr().cast(), 2 * SIDE) };
     for (i, sums) in sums.iter().enumerate().take(height) {
-        // SAFETY: the row and `width` columns from `col` on lie inside the output, and no other
-        // panel has these columns.
-        let to = unsafe { std::slice::from_raw_parts_mut(out.at(row + i, col), width) };
-        let scale = term.scale;
-        if term.add {
+        let (to, scale) = (line(i), term.scale);
+        if term.add && !goes_on {
             to.iter_mut().zip(sums).for_each(|(to, v)| *to += scale * v);
         } else {
             to.iter_mut().zip(sums).for_each(|(to, v)| *to = scale * v);

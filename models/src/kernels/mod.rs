@@ -31,6 +31,9 @@ pub use rows::{
 };
 pub use stored::{Format, Stored};
 
+/// Counts changes of what paths compute: runs under another number end in other bits.
+pub const ARITHMETIC: u64 = 2;
+
 /// A path of the kernels: the instruction set that they use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {

@@ -314,12 +314,13 @@ mod tests {
 
     #[test]
     fn neither_threads_nor_other_rows_change_the_bits() {
-        let (m, n, k) = (130, 96, 600);
+        let (m, n, k) = (130, 96, 1300);
         let (a, b) = (filled(m * k, 0.3), filled(n * k, 0.7));
         let b = Mat::new(&b, k).t();
         for isa in here() {
             let run = |product: Product, a: &[f32]| {
-                let mut out = vec![0.0; a.len() / k * n];
+                let mut out = vec![0.3; a.len() / k * n];
+                product.added().run(MatMut::new(&mut out, n), Mat::new(a, k), b);
                 product.run(MatMut::new(&mut out, n), Mat::new(a, k), b);
                 out.iter().map(|v| v.to_bits()).collect::<Vec<_>>()
             };

@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::kernels::spacious;
 
+/// Numbers that a short piece may have beyond what it needs.
+const SLACK: usize = 4096;
+
 static FREE: Mutex<Vec<Vec<f32>>> = Mutex::new(Vec::new());
 
 /// Gives the memory that nobody uses back to the system.
@@ -23,11 +26,14 @@ impl Buffer {
     /// Takes memory for so many numbers.
     pub(super) fn new(len: usize) -> Self {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |(_, one): &(usize, &Vec<f32>)| one.len() >= len;
+        // What is kept for long must not hold far more than it needs.
+        let most = 2 * len + SLACK;
+        let fits = |(_, one): &(usize, &Vec<f32>)| (len..=most).contains(&one.len());
         let best = free.iter().enumerate().filter(fits).min_by_key(|(_, one)| one.len());
-        // Where none is long enough the longest goes, so that there are never more than are used at
-        // once.
-        let longest = || free.iter().enumerate().max_by_key(|(_, one)| one.len());
+        // Where none fits, the longest that is too short goes, so that there are never many more
+        // than are used at once.
+        let short = |(_, one): &(usize, &Vec<f32>)| one.len() < len;
+        let longest = || free.iter().enumerate().filter(short).max_by_key(|(_, one)| one.len());
         let at = best.or_else(longest).map(|(at, _)| at);
         let mut memory = at.map(|at| free.swap_remove(at)).unwrap_or_default();
         drop(free);

@@ -72,6 +72,10 @@ fn refused(what: String) -> Error {
 
 impl Style {
     fn write(&self, value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+        // A namespace can hold itself.
+        if depth > super::python::DEEPEST {
+            return Err(refused("a value holds itself, or is nested too deep".to_owned()));
+        }
         match value.kind() {
             ValueKind::None => out.push_str("null"),
             ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),

@@ -8,6 +8,9 @@ use minijinja_contrib::pycompat;
 
 use super::source;
 
+/// How deep a value may be nested.
+pub(super) const DEEPEST: usize = 200;
+
 /// Arguments of a Python function, each by its place or its name.
 pub(super) struct Arguments<'a> {
     placed: &'a [Value],
@@ -52,14 +55,18 @@ pub(super) fn text(value: &Value) -> String {
         ValueKind::String | ValueKind::Undefined => value.to_string(),
         _ => {
             let mut out = String::new();
-            represent(value, &mut out);
+            represent(value, 0, &mut out);
             out
         }
     }
 }
 
 /// Writes a value as `repr` does.
-fn represent(value: &Value, out: &mut String) {
+fn represent(value: &Value, depth: usize, out: &mut String) {
+    // A namespace can hold itself.
+    if depth > DEEPEST {
+        return out.push_str("...");
+    }
     match value.kind() {
         ValueKind::String => quote(value.as_str().unwrap_or_default(), out),
         ValueKind::Undefined => out.push_str("Undefined"),
@@ -71,7 +78,7 @@ fn represent(value: &Value, out: &mut String) {
             out.push('[');
             for (at, item) in value.try_iter().into_iter().flatten().enumerate() {
                 out.push_str(if at > 0 { ", " } else { "" });
-                represent(&item, out);
+                represent(&item, depth + 1, out);
             }
             out.push(']');
         }
@@ -79,9 +86,9 @@ fn represent(value: &Value, out: &mut String) {
             out.push('{');
             for (at, key) in value.try_iter().into_iter().flatten().enumerate() {
                 out.push_str(if at > 0 { ", " } else { "" });
-                represent(&key, out);
+                represent(&key, depth + 1, out);
                 out.push_str(": ");
-                represent(&value.get_item(&key).unwrap_or_default(), out);
+                represent(&value.get_item(&key).unwrap_or_default(), depth + 1, out);
             }
             out.push('}');
         }

@@ -185,3 +185,29 @@ fn a_model_without_what_it_needs_says_what() {
     let error = Model::load(&path).err().unwrap().to_string();
     assert!(error.contains("mamba") && error.contains("phi3"), "{error}");
 }
+
+#[test]
+fn counts_that_no_memory_holds_are_refused_before_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = here("fixtures/arch/llama3");
+    let text = std::fs::read_to_string(from.join("config.json")).unwrap();
+    let whole: serde_json::Value = serde_json::from_str(&text).unwrap();
+    std::fs::copy(
+        from.join("model-00001-of-00003.safetensors"),
+        folder.path().join("model.safetensors"),
+    )
+    .unwrap();
+    let most = u64::MAX / 2 + 1;
+    for key in ["head_dim", "hidden_size", "num_hidden_layers", "vocab_size"] {
+        for value in [0, 1 << 50, most] {
+            for kind in ["llama3", "linear"] {
+                let mut config = whole.clone();
+                config[key] = value.into();
+                config["rope_parameters"]["rope_type"] = kind.into();
+                std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+                let error = Weights::from_folder(folder.path()).err().unwrap().to_string();
+                assert!(error.contains(key), "{key} {value}: {error}");
+            }
+        }
+    }
+}

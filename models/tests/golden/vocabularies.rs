@@ -177,13 +177,19 @@ fn a_renderer_is_read_from_a_folder() {
     assert_eq!(first.prompt_text(&messages).unwrap(), "<|start|>Hi<|end|>");
     assert_eq!(first.tokenizer().eos(), end);
     assert_eq!(first.prompt(&messages).unwrap().last(), Some(&end));
+    // Whatever stands first: of several ends the one that is called so, unless the template writes
+    // another.
+    write(dir, "config.json", &json!({"eos_token_id": [3, end]}));
+    let same = load_renderer_of_folder(dir).unwrap();
+    assert_eq!((same.tokenizer().eos(), same.digest()), (end, first.digest()));
 
     write(dir, "generation_config.json", &json!({"eos_token_id": 3}));
     settings["chat_template"] = chatml.into();
     write(dir, "tokenizer_config.json", &settings);
     let again = load_renderer_of_folder(dir).unwrap();
     assert_eq!(again.tokenizer().eos(), 3);
-    assert_eq!(again.digest(), first.digest());
+    // Where an answer ends is part of what a renderer is.
+    assert_ne!(again.digest(), first.digest());
     settings["bos_token"] = "<s>".into();
     write(dir, "tokenizer_config.json", &settings);
     assert_ne!(load_renderer_of_folder(dir).unwrap().digest(), first.digest());
