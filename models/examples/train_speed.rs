@@ -65,12 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         longest: length,
         isa,
         recompute: options.contains_key("--recompute"),
-        target: match text("--device", "ours").as_str() {
-            "ours" => Target::Processor,
-            "twins" => Target::Twins,
-            "cuda" => Target::Cuda(0),
-            _ => return Err("devices: ours, twins, cuda".into()),
-        },
+        target: target(&text("--device", "ours"))?,
     };
     let start = match options.get("--start") {
         Some(dir) => read_adapter(Path::new(dir), &weights)?,
@@ -102,6 +97,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     println!("{line}");
     Ok(())
+}
+
+fn target(name: &str) -> Result<Target, Box<dyn Error>> {
+    Ok(match name {
+        "ours" => Target::Processor,
+        "twins" => Target::Twins,
+        "cuda" => Target::Cuda(0),
+        _ => return Err("devices: ours, twins, cuda".into()),
+    })
 }
 
 fn row(row: usize, length: usize, vocabulary: usize) -> TrainingRow {
