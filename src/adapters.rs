@@ -154,7 +154,11 @@ impl Found {
         let path = folder.join("model.safetensors");
         let unfinished = folder.join("model.safetensors.unfinished");
         export::write_merged(&unfinished, weights, &adapter, precision)?;
-        std::fs::rename(&unfinished, &path).map_err(AppError::file(&path))?;
+        // The library writes a file that only its owner may read; the others show what is meant.
+        let like = std::fs::metadata(folder.join("config.json")).map_err(AppError::file(folder))?;
+        std::fs::set_permissions(&unfinished, like.permissions())
+            .and_then(|()| std::fs::rename(&unfinished, &path))
+            .map_err(AppError::file(&path))?;
         written.push(path);
         Ok(written)
     }

@@ -30,6 +30,7 @@ def arguments():
     parser.add_argument("--steps", type=int, default=3, help="steps that are timed, behind two")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--kernels", default="amx-bf16,avx512", help="paths of ours")
+    parser.add_argument("--base", help="bf16: ours once more, with the base rounded to it")
     parser.add_argument("--variants", default="f32,bf16-autocast,bf16-base", help="of the peer")
     parser.add_argument("--out", help="where the figures are written")
     return parser.parse_args()
@@ -39,6 +40,10 @@ def sides(args):
     shared = ["--steps", str(args.steps), "--threads", str(args.threads)]
     for path in args.kernels.split(","):
         yield f"ours {path}", [args.ours, args.model, "--kernels", path, *shared]
+    if args.base:
+        path = args.kernels.split(",", 1)[0]
+        ours = [args.ours, args.model, "--kernels", path, "--base", args.base, *shared]
+        yield f"ours {path}, {args.base}", ours
     for variant in args.variants.split(","):
         peer = [args.python, PEER, "--model", args.model, "--variant", variant]
         yield f"peft {variant}", [*peer, *shared]
