@@ -17,6 +17,8 @@ pub(super) struct Args {}
 
 pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
     let reader = globals.reader()?;
+    // Gaps first: one that is told meanwhile is then seen twice, and never not at all.
+    let gaps = untold(reader.dir()).map_err(AppError::file(reader.dir()))?;
     let head = reader.head()?;
     let state = fold_all(&reader)?;
     let traces: u64 = state.datasets.sources.values().map(|source| source.traces).sum();
@@ -41,7 +43,6 @@ pub(super) fn run(globals: &Globals, _args: Args) -> Result<Output, AppError> {
         "deployments": state.catalog.deployments.len(),
         "selection": state.selection,
     });
-    let gaps = untold(reader.dir()).map_err(AppError::file(reader.dir()))?;
     let lost = state.datasets.lost();
     if let Some(document) = document.as_object_mut() {
         document.insert("calls_lost".to_owned(), json!(lost));
