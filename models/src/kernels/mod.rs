@@ -8,6 +8,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod dot;
+mod masked;
 mod matrix;
 mod memory;
 mod narrow;
@@ -21,6 +22,7 @@ mod turn;
 use std::sync::OnceLock;
 
 pub use dot::matmul_nt;
+pub use masked::{Mask, Seen, add_where_kept, product_of_kept};
 pub use matrix::{Mat, MatMut};
 pub use memory::spacious;
 pub use narrow::product_of_lines;
@@ -32,7 +34,7 @@ pub use rows::{
 pub use stored::{Format, Stored};
 
 /// Counts changes of what paths compute: runs under another number end in other bits.
-pub const ARITHMETIC: u64 = 2;
+pub const ARITHMETIC: u64 = 3;
 
 /// A path of the kernels: the instruction set that they use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

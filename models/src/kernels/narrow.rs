@@ -7,16 +7,25 @@
 use rayon::prelude::*;
 
 use super::matrix::Shared;
-use super::{Isa, Mat, MatMut};
+use super::{Isa, Mat, MatMut, Seen};
 
-/// Computes `out = scale * a^T b`. Shapes: a [lines, rows], b [lines, cols] -> [rows, cols].
+/// Computes `out = scale * a^T b` over what counts of b. Shapes: a [lines, rows], b [lines, cols]
+/// -> [rows, cols].
 ///
 /// # Panics
 /// When the shapes do not fit each other: a fault of the caller.
-pub fn product_of_lines(isa: Isa, scale: f32, a: Mat<'_>, b: Mat<'_>, mut out: MatMut<'_>) {
+pub fn product_of_lines<'a>(
+    isa: Isa,
+    scale: f32,
+    a: Mat<'a>,
+    b: impl Into<Seen<'a>>,
+    mut out: MatMut<'_>,
+) {
+    let b = b.into();
+    let (lines, cols) = (b.numbers.rows(), b.numbers.cols());
     assert!(isa.is_here(), "this machine lacks the path {}", isa.name());
-    assert_eq!((a.cols(), b.cols(), a.rows()), (out.shape().0, out.shape().1, b.rows()));
-    assert!(a.is_by_rows() && b.is_by_rows(), "lines lie side by side");
+    assert_eq!((a.cols(), cols, a.rows()), (out.shape().0, out.shape().1, lines));
+    assert!(a.is_by_rows() && b.numbers.is_by_rows(), "lines lie side by side");
     let out = out.shared();
     let width = match isa {
         Isa::Scalar => SCALAR_COLS,
@@ -42,7 +51,7 @@ pub fn product_of_lines(isa: Isa, scale: f32, a: Mat<'_>, b: Mat<'_>, mut out: M
 struct Panel<'a> {
     out: Shared<'a>,
     a: Mat<'a>,
-    b: Mat<'a>,
+    b: Seen<'a>,
     scale: f32,
     col: usize,
 }
@@ -65,8 +74,11 @@ fn scalar(task: &Panel<'_>) {
         let mut sums = [0.0_f32; SCALAR_COLS];
         for line in 0..task.a.rows() {
             let factor = task.a.piece(line, row, 1)[0];
-            let piece = task.b.piece(line, task.col, SCALAR_COLS);
-            sums.iter_mut().zip(piece).for_each(|(sum, b)| *sum += factor * b);
+            let piece = task.b.numbers.piece(line, task.col, SCALAR_COLS);
+            let bits = task.b.bits(line, task.col);
+            for (at, (sum, b)) in sums.iter_mut().zip(piece).enumerate() {
+                *sum += if bits >> at & 1 == 1 { factor * b } else { 0.0 };
+            }
         }
         task.put(row, &sums);
     }
@@ -76,11 +88,12 @@ fn scalar(task: &Panel<'_>) {
 #[cfg(target_arch = "x86_64")]
 macro_rules! path {
     ($name:ident, $feature:literal, $rows:literal, $width:literal,
-     [$zero:ident, $load:ident, $one:ident, $fma:ident, $store:ident]) => {
+     [$zero:ident, $one:ident, $fma:ident, $store:ident]) => {
         mod $name {
             use std::arch::x86_64::*;
 
             use super::Panel;
+            use crate::kernels::masked::$name::load;
 
             const COLS: usize = 3 * $width;
             /// Lines ahead that are asked for: they lie too far apart for the processor to guess.
@@ -108,25 +121,19 @@ macro_rules! path {
             fn block<const ROWS: usize>(task: &Panel<'_>, row: usize) {
                 let lines = task.a.rows();
                 let mut sums = [[$zero(); 3]; ROWS];
-                let mut edge = [0.0_f32; COLS];
                 for line in 0..lines {
-                    let ahead = task.b.piece(line + AHEAD, task.col, COLS).as_ptr().cast::<i8>();
-                    _mm_prefetch::<_MM_HINT_T0>(ahead);
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(64));
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(128));
-                    let mut b = task.b.piece(line, task.col, COLS);
-                    if b.len() < COLS {
-                        edge[..b.len()].copy_from_slice(b);
-                        b = &edge;
+                    let ahead = task.b.numbers.piece(line + AHEAD, task.col, COLS).as_ptr();
+                    for at in (0..COLS).step_by(16) {
+                        _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(at).cast::<i8>());
                     }
-                    // SAFETY: `b` holds three vectors.
-                    let b = unsafe {
-                        [
-                            $load(b.as_ptr()),
-                            $load(b.as_ptr().add($width)),
-                            $load(b.as_ptr().add(2 * $width)),
-                        ]
-                    };
+                    let numbers = task.b.numbers.piece(line, task.col, COLS).as_ptr();
+                    let mut b = [$zero(); 3];
+                    for (j, b) in b.iter_mut().enumerate() {
+                        let at = j * $width;
+                        // SAFETY: bits are set of columns that there are.
+                        let bits = task.b.bits(line, task.col + at);
+                        *b = unsafe { load(numbers.wrapping_add(at), bits) };
+                    }
                     let a = task.a.piece(line, row, ROWS);
                     for (sums, a) in sums.iter_mut().zip(a) {
                         let a = $one(*a);
@@ -154,7 +161,7 @@ path!(
     "avx512f",
     8,
     16,
-    [_mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps]
+    [_mm512_setzero_ps, _mm512_set1_ps, _mm512_fmadd_ps, _mm512_storeu_ps]
 );
 
 #[cfg(target_arch = "x86_64")]
@@ -163,7 +170,7 @@ path!(
     "avx2,fma",
     4,
     8,
-    [_mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps]
+    [_mm256_setzero_ps, _mm256_set1_ps, _mm256_fmadd_ps, _mm256_storeu_ps]
 );
 
 #[cfg(test)]

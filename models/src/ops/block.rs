@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::attention::{Attention, Place};
 use super::buffers::Buffer;
-use super::lora_linear::Linear;
+use super::lora_linear::{Branch, Linear};
 use super::{Dropout, Rope, elements, with_elements};
 use crate::config::DecoderConfig;
 use crate::kernels::{Isa, rms_norm_back_row, rms_norm_row, swiglu_back_row, swiglu_row};
@@ -75,14 +75,15 @@ pub struct Kept {
     middle: Buffer,
     /// Gate and up: two, or one with both.
     widened: Vec<Buffer>,
-    /// What the modules' updates are made of, [tokens, rank], by module.
-    downs: Vec<(Module, Buffer)>,
+    /// What the modules' updates are made of.
+    branches: Branches,
 }
 
+type Branches = Vec<(Module, Branch)>;
+
 impl Kept {
-    fn down(&self, module: Module) -> &[f32] {
-        let found = self.downs.iter().find(|(one, _)| *one == module);
-        found.map_or(&[], |(_, down)| &**down)
+    fn branch(&self, module: Module) -> Option<&Branch> {
+        self.branches.iter().find(|(one, _)| *one == module).map(|(_, branch)| branch)
     }
 }
 
@@ -195,13 +196,13 @@ impl Block {
         }
     }
 
-    /// Computes several modules that read the same, and what their updates are made of.
+    /// Computes several modules that read the same, and keeps what their updates are made of.
     fn read_by(
         &self,
         modules: &[Module],
         x: &[f32],
         numbers: &[f32],
-        downs: &mut Vec<(Module, Buffer)>,
+        branches: &mut Branches,
     ) -> Vec<Buffer> {
         let linears: Vec<Linear<'_>> =
             modules.iter().map(|module| self.linear(*module, numbers)).collect();
@@ -211,7 +212,8 @@ impl Block {
         let mut terms: Vec<(&Linear<'_>, &mut [f32])> =
             linears.iter().zip(outs.iter_mut().map(|out| &mut **out)).collect();
         let made = Linear::forward(self.isa, x, false, &mut terms);
-        downs.extend(modules.iter().copied().zip(made));
+        let made = modules.iter().zip(made);
+        branches.extend(made.filter_map(|(module, made)| Some((*module, made?))));
         outs
     }
 
@@ -221,11 +223,11 @@ impl Block {
         out: &mut [f32],
         module: Module,
         (x, numbers): (&[f32], &[f32]),
-        downs: &mut Vec<(Module, Buffer)>,
+        branches: &mut Branches,
     ) {
         let linear = self.linear(module, numbers);
         let made = Linear::forward(self.isa, x, true, &mut [(&linear, out)]);
-        downs.extend(made.into_iter().map(|down| (module, down)));
+        branches.extend(made.into_iter().flatten().map(|made| (module, made)));
     }
 
     fn norm(&self, x: &[f32], weight: &[f32]) -> Buffer {
@@ -260,25 +262,25 @@ impl Block {
     fn results(&self, x: &[f32], numbers: &[f32]) -> Kept {
         let (attention, feed_forward) = readers(&self.config);
         let h = self.norm(x, &self.layer.input_layernorm);
-        let mut downs = Vec::with_capacity(Module::COUNT);
-        let projected = self.read_by(attention, &h, numbers, &mut downs);
+        let mut branches = Vec::with_capacity(Module::COUNT);
+        let projected = self.read_by(attention, &h, numbers, &mut branches);
         drop(h);
         let tokens = x.len() / self.config.hidden_size;
         let mut attended = Buffer::new(tokens * self.config.q_dim());
         self.attention().forward(&projected, &mut attended);
         let mut middle = Buffer::new(x.len());
         middle.copy_from_slice(x);
-        self.add_to(&mut middle, Module::OProj, (&attended, numbers), &mut downs);
+        self.add_to(&mut middle, Module::OProj, (&attended, numbers), &mut branches);
         let h = self.norm(&middle, &self.layer.post_attention_layernorm);
-        let widened = self.read_by(feed_forward, &h, numbers, &mut downs);
-        Kept { projected, attended, middle, widened, downs }
+        let widened = self.read_by(feed_forward, &h, numbers, &mut branches);
+        Kept { projected, attended, middle, widened, branches }
     }
 
     fn forward(&self, x: &[f32], numbers: &[f32]) -> (Vec<f32>, Kept) {
         let mut kept = self.results(x, numbers);
         let active = self.gated(&kept.widened).activated();
         let mut out = kept.middle.to_vec();
-        self.add_to(&mut out, Module::DownProj, (&active, numbers), &mut kept.downs);
+        self.add_to(&mut out, Module::DownProj, (&active, numbers), &mut kept.branches);
         (out, kept)
     }
 
@@ -288,7 +290,8 @@ impl Block {
         let linear = self.linear(Module::DownProj, numbers);
         if linear.pair.is_some() {
             let active = self.gated(&kept.widened).activated();
-            kept.downs.push((Module::DownProj, linear.down(self.isa, &active)));
+            let made = linear.down(self.isa, &active);
+            kept.branches.extend(made.map(|made| (Module::DownProj, made)));
         }
         kept
     }
@@ -308,8 +311,8 @@ impl Block {
                 Some(slot) => grads[slot.a..slot.end].split_at_mut(slot.b - slot.a),
                 None => (&mut [][..], &mut [][..]),
             };
-            let (linear, down) = (self.linear(module, numbers), kept.down(module));
-            linear.backward(self.isa, (xy.0, down, xy.1), dx, (da, db));
+            let (linear, branch) = (self.linear(module, numbers), kept.branch(module));
+            linear.backward(self.isa, (xy.0, branch, xy.1), dx, (da, db));
         };
         let gated = self.gated(widened);
         let active = gated.activated();

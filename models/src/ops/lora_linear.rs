@@ -2,11 +2,11 @@
 //! y = x W^T + s * drop(x) A^T B^T.
 
 use rand_chacha::rand_core::RngCore;
-use rayon::prelude::*;
 
 use super::buffers::Buffer;
 use crate::kernels::{
-    Factor, Isa, Mat, MatMut, Product, Stored, Term, Threads, product_of_lines, run_all,
+    Factor, Isa, Mask, Mat, MatMut, Product, Seen, Stored, Term, Threads, add_where_kept,
+    product_of_kept, product_of_lines, run_all,
 };
 use crate::rng;
 
@@ -27,43 +27,35 @@ impl Dropout {
         (rate * 256.0).round().clamp(0.0, 255.0) as u8
     }
 
-    /// Returns by what each of `len` elements is multiplied: 0 where it is dropped.
-    pub(super) fn mask(&self, len: usize, width: usize) -> Vec<f32> {
-        let mut mask = vec![0.0; len];
-        self.apply(&vec![1.0; len], width, &mut mask);
-        mask
-    }
-
-    /// Writes drop(x) / (1 - rate) into `out`; rows of `width` have streams of their own.
-    fn apply(&self, x: &[f32], width: usize, out: &mut [f32]) {
-        self.each(x, width, out, |out, kept| *out = kept);
-    }
-
-    /// Adds drop(x) / (1 - rate) to `out`.
-    fn add(&self, x: &[f32], width: usize, out: &mut [f32]) {
-        self.each(x, width, out, |out, kept| *out += kept);
-    }
-
-    fn each(
-        &self,
-        x: &[f32],
-        width: usize,
-        out: &mut [f32],
-        put: impl Fn(&mut f32, f32) + Send + Sync,
-    ) {
-        let scale = 256.0 / (256.0 - f32::from(self.below));
+    /// Draws what is kept of [rows, cols]; each row has a stream of its own.
+    fn mask(&self, isa: Isa, rows: usize, cols: usize) -> Mask {
         let key = rng::stream(self.seed, "dropout", self.index);
-        let rows = out.par_chunks_mut(width).zip(x.par_chunks(width)).enumerate();
-        rows.for_each(|(row, (out, x))| {
-            let mut bytes = vec![0_u8; width];
+        Mask::draw(isa, (rows, cols), self.below, |row, bytes| {
             let mut stream = key.clone();
-            stream.set_word_pos((row * width.next_multiple_of(64) / 4) as u128);
-            stream.fill_bytes(&mut bytes);
-            for ((out, x), byte) in out.iter_mut().zip(x).zip(&bytes) {
-                put(out, if *byte < self.below { 0.0 } else { x * scale });
-            }
-        });
+            stream.set_word_pos((row * cols.next_multiple_of(64) / 4) as u128);
+            stream.fill_bytes(bytes);
+        })
     }
+
+    /// By what a number that is kept is multiplied, so that the mean stays: 1 / (1 - rate).
+    fn scale(&self) -> f32 {
+        256.0 / (256.0 - f32::from(self.below))
+    }
+
+    /// Returns by what each of [rows, cols] is multiplied: 0 where it is dropped.
+    pub(super) fn factors(&self, rows: usize, cols: usize) -> Vec<f32> {
+        let mask = self.mask(Isa::Scalar, rows, cols);
+        let factor = |at| if mask.keeps(at / cols, at % cols) { self.scale() } else { 0.0 };
+        (0..rows * cols).map(factor).collect()
+    }
+}
+
+/// What a layer's update is made of, kept for the backward pass.
+pub(super) struct Branch {
+    /// drop(x) A^T, [tokens, rank].
+    down: Buffer,
+    /// What was kept of x; all where there is none.
+    mask: Option<Mask>,
 }
 
 /// A frozen linear layer with a trainable low-rank update, and the numbers of the update.
@@ -101,54 +93,72 @@ impl<'a> Linear<'a> {
     }
 
     /// Computes the outputs of several layers with the same input; `add` adds them to what stands
-    /// there. Returns drop(x) A^T of each, [tokens, rank], which the backward pass needs.
+    /// there. Returns what the backward pass needs of the update of each that has one.
     pub(super) fn forward(
         isa: Isa,
         x: &[f32],
         add: bool,
         layers: &mut [(&Self, &mut [f32])],
-    ) -> Vec<Buffer> {
+    ) -> Vec<Option<Branch>> {
         let Some(inputs) = layers.first().map(|(layer, _)| layer.inputs()) else {
             return Vec::new();
         };
         let tokens = x.len() / inputs;
-        let down = |layer: &Self| Buffer::new(tokens * layer.rank());
-        let mut downs: Vec<Buffer> = layers.iter().map(|(layer, _)| down(layer)).collect();
+        let mut branches: Vec<_> =
+            layers.iter().map(|(layer, _)| layer.branch(isa, tokens)).collect();
         let mut terms = Vec::with_capacity(2 * layers.len());
-        for ((layer, out), down) in layers.iter_mut().zip(&mut downs) {
+        for ((layer, out), branch) in layers.iter_mut().zip(&mut branches) {
             let (outputs, rank) = (layer.outputs(), layer.rank());
             let frozen = Factor::turned(layer.weight);
             terms.push(Term { add, ..Term::new(MatMut::new(out, outputs), frozen) });
-            if let (Some((a, _)), None) = (layer.pair, layer.drops()) {
+            if let (Some((a, _)), Some(Branch { down, mask: None })) = (layer.pair, branch) {
                 terms.push(Term::new(MatMut::new(down, rank), Mat::new(a, inputs).t()));
             }
         }
         run_all(isa, Threads::All, Mat::new(x, inputs), terms);
-        for ((layer, out), down) in layers.iter_mut().zip(&mut downs) {
+        for ((layer, out), branch) in layers.iter_mut().zip(&mut branches) {
             layer.add_bias(out);
-            let Some((_, b)) = layer.pair else { continue };
+            let (Some((_, b)), Some(branch)) = (layer.pair, branch) else { continue };
             let (outputs, rank) = (layer.outputs(), layer.rank());
-            if layer.drops().is_some() {
-                *down = layer.down(isa, x);
-            }
+            layer.fill_dropped(isa, x, branch);
             let update = Product::new(isa).added().scaled(layer.scale);
-            update.run(MatMut::new(out, outputs), Mat::new(down, rank), Mat::new(b, rank).t());
+            let down = Mat::new(&branch.down, rank);
+            update.run(MatMut::new(out, outputs), down, Mat::new(b, rank).t());
         }
-        downs
+        branches
     }
 
-    /// Returns drop(x) A^T, [tokens, rank].
-    pub(super) fn down(&self, isa: Isa, x: &[f32]) -> Buffer {
+    /// Takes memory for what the update is made of, and draws what it sees.
+    fn branch(&self, isa: Isa, tokens: usize) -> Option<Branch> {
+        self.pair?;
+        let mask = self.drops().map(|dropout| dropout.mask(isa, tokens, self.inputs()));
+        Some(Branch { down: Buffer::new(tokens * self.rank()), mask })
+    }
+
+    /// Computes drop(x) A^T where something is dropped.
+    fn fill_dropped(&self, isa: Isa, x: &[f32], branch: &mut Branch) {
+        let (Some((a, _)), Some(dropout), Some(mask)) =
+            (self.pair, self.drops(), branch.mask.as_ref())
+        else {
+            return;
+        };
+        let inputs = self.inputs();
+        let seen = Seen { numbers: Mat::new(x, inputs), mask: Some(mask) };
+        product_of_kept(isa, dropout.scale(), seen, Mat::new(a, inputs), &mut branch.down);
+    }
+
+    /// Computes what the update is made of, without the layer's outputs.
+    pub(super) fn down(&self, isa: Isa, x: &[f32]) -> Option<Branch> {
         let (inputs, rank) = (self.inputs(), self.rank());
-        let mut down = Buffer::new(x.len() / inputs * rank);
-        let Some((a, _)) = self.pair else { return down };
-        let mut dropped = Buffer::new(if self.drops().is_some() { x.len() } else { 0 });
-        if let Some(dropout) = self.drops() {
-            dropout.apply(x, inputs, &mut dropped);
+        let mut branch = self.branch(isa, x.len() / inputs)?;
+        match (self.pair, &branch.mask) {
+            (Some((a, _)), None) => {
+                let to = MatMut::new(&mut branch.down, rank);
+                Product::new(isa).run(to, Mat::new(x, inputs), Mat::new(a, inputs).t());
+            }
+            _ => self.fill_dropped(isa, x, &mut branch),
         }
-        let seen = Mat::new(if self.drops().is_some() { &dropped } else { x }, inputs);
-        Product::new(isa).run(MatMut::new(&mut down, rank), seen, Mat::new(a, inputs).t());
-        down
+        Some(branch)
     }
 
     fn add_bias(&self, out: &mut [f32]) {
@@ -158,14 +168,14 @@ impl<'a> Linear<'a> {
         }
     }
 
-    /// With u = s * dy B: dA = u^T drop(x), dB = s * dy^T down, dx = dy W + drop(u A); `down` is
+    /// With u = s * dy B: dA = u^T drop(x), dB = s * dy^T down, dx = dy W + drop(u A); `branch` is
     /// what the forward pass returned.
     ///
     /// Writes dx, or adds it to what stands there, and writes dA and dB.
     pub(super) fn backward(
         &self,
         isa: Isa,
-        (x, down, dy): (&[f32], &[f32], &[f32]),
+        (x, branch, dy): (&[f32], Option<&Branch>, &[f32]),
         (dx, add): (&mut [f32], bool),
         (da, db): (&mut [f32], &mut [f32]),
     ) {
@@ -173,7 +183,7 @@ impl<'a> Linear<'a> {
         let tokens = x.len() / inputs;
         let dy = Mat::new(dy, outputs);
         let of_x = Term { add, ..Term::new(MatMut::new(dx, inputs), self.weight) };
-        let Some((a, b)) = self.pair else {
+        let (Some((a, b)), Some(Branch { down, mask })) = (self.pair, branch) else {
             return run_all(isa, Threads::All, dy, vec![of_x]);
         };
         let mut u = Buffer::new(tokens * rank);
@@ -185,21 +195,13 @@ impl<'a> Linear<'a> {
         for (at, row) in db.chunks_exact_mut(rank).enumerate() {
             row.iter_mut().enumerate().for_each(|(i, v)| *v = turned[i * outputs + at]);
         }
-        let mut dropped = Buffer::new(if self.drops().is_some() { x.len() } else { 0 });
-        if let Some(dropout) = self.drops() {
-            dropout.apply(x, inputs, &mut dropped);
-        }
-        let seen = Mat::new(if self.drops().is_some() { &dropped } else { x }, inputs);
+        let kept = self.drops().map_or(1.0, Dropout::scale);
         let (a, u) = (Mat::new(a, inputs), Mat::new(&u, rank));
-        product_of_lines(isa, 1.0, u, seen, MatMut::new(da, inputs));
-        let product = Product::new(isa);
-        match self.drops() {
-            None => product.added().run(MatMut::new(dx, inputs), u, a),
-            Some(dropout) => {
-                let mut branch = Buffer::new(x.len());
-                product.run(MatMut::new(&mut branch, inputs), u, a);
-                dropout.add(&branch, inputs, dx);
-            }
+        let seen = Seen { numbers: Mat::new(x, inputs), mask: mask.as_ref() };
+        product_of_lines(isa, kept, u, seen, MatMut::new(da, inputs));
+        match mask {
+            None => Product::new(isa).added().run(MatMut::new(dx, inputs), u, a),
+            Some(mask) => add_where_kept(isa, kept, (u, a), mask, dx),
         }
     }
 }

@@ -206,7 +206,8 @@ impl Layer<'_> {
             None => x.clone(),
             Some(dropout) => {
                 let index = dropout.index + module.place();
-                let mask = Dropout { index, ..dropout.clone() }.mask(x.elem_count(), inputs);
+                let rows = x.elem_count() / inputs;
+                let mask = Dropout { index, ..dropout.clone() }.factors(rows, inputs);
                 (x * Tensor::from_vec(mask, x.shape(), device)?)?
             }
         };
