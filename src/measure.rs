@@ -1,13 +1,15 @@
 //! What is measured of the machine: never part of a fact.
 
 use models::kernels::Isa;
+use models::trainer::Target;
 use serde_json::{Value, json};
 
-/// Describes the machine, the program and the path that its kernels take.
-pub fn environment(isa: Isa) -> Value {
+/// Describes the machine, the program, the path that its kernels take and what computes.
+pub fn environment(isa: Isa, target: Target) -> Value {
     json!({
         "program": concat!("ledger ", env!("CARGO_PKG_VERSION")),
         "kernels": isa.name(),
+        "device": target.name(),
         "arithmetic": models::kernels::ARITHMETIC,
         "threads": threads(),
         "os": std::env::consts::OS,

@@ -59,7 +59,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut read = None;
     let answers =
         decoder.generate(&prompts, 128, model.renderer.tokenizer().eos(), 50, &mut |p| {
-            if matches!(p, models::decode::Progress::Read) {
+            if matches!(p, models::decode::Progress::Read { .. }) {
                 read = Some(start.elapsed().as_secs_f64());
             }
         })?;

@@ -52,6 +52,19 @@ pub enum ModelError {
         /// Tokens that the model can hold.
         context: usize,
     },
+    /// A text needs more of the memory for keys and values than there is.
+    #[error("a text of {tokens} tokens needs {needed} pages of keys and values, there are {most}")]
+    Pages {
+        /// Tokens of the text, new ones included.
+        tokens: usize,
+        /// Pages that it needs.
+        needed: usize,
+        /// Pages that there are.
+        most: usize,
+    },
+    /// A setting of decoding is out of its range.
+    #[error("sampling: {0}")]
+    Sampling(String),
     /// Training left the numbers: a loss or gradient is not finite.
     #[error("{what} is not finite at step {step}")]
     NotFinite {

@@ -1,11 +1,12 @@
 //! The numbers: decoders, LoRA training with hand-written backward passes, tokenizer, chat
-//! template and greedy decoding. This crate knows nothing of ledgers.
+//! template and decoding. This crate knows nothing of ledgers.
 //!
 //! Everything runs on f32 slices in a fixed order of additions, so that one machine gives the same
 //! bits whatever the number of threads. candle gives tensors, autograd bookkeeping and the GGUF
 //! reader; the hot operations are ours.
 
 pub mod architectures;
+mod buffers;
 pub mod checkpoint;
 pub mod config;
 pub mod decode;

@@ -18,6 +18,11 @@ pub fn stream(seed: u64, purpose: &str, index: u64) -> ChaCha8Rng {
     rng
 }
 
+/// Draws from the uniform distribution over [0, 1).
+pub fn unit(rng: &mut ChaCha8Rng) -> f32 {
+    (rng.next_u32() >> 8) as f32 / (1_u32 << 24) as f32
+}
+
 /// Draws from the uniform distribution over [-bound, bound).
 pub fn uniform(rng: &mut ChaCha8Rng, bound: f32, count: usize) -> Vec<f32> {
     let unit = 1.0 / (1_u32 << 24) as f32;

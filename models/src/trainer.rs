@@ -55,6 +55,37 @@ pub enum Target {
 }
 
 impl Target {
+    /// Name under which a run records it: `cpu`, `stock`, `cuda:0`.
+    pub fn name(self) -> String {
+        match self {
+            Self::Processor => "cpu".to_owned(),
+            Self::Twins => "stock".to_owned(),
+            Self::Cuda(index) => format!("cuda:{index}"),
+        }
+    }
+
+    /// Finds one by its name; `cuda` is the first GPU.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "cpu" => Some(Self::Processor),
+            "stock" => Some(Self::Twins),
+            "cuda" => Some(Self::Cuda(0)),
+            _ => name.strip_prefix("cuda:")?.parse().ok().map(Self::Cuda),
+        }
+    }
+
+    /// Says whether this machine and this program have it.
+    ///
+    /// # Errors
+    /// Says what is lacking.
+    pub fn check(self) -> Result<(), ModelError> {
+        if let (Self::Cuda(_), false) = (self, cfg!(feature = "cuda")) {
+            let what = "training on a GPU: this program was built without the feature cuda";
+            return Err(ModelError::Unsupported(what.to_owned()));
+        }
+        self.device().map(|_| ())
+    }
+
     /// Returns the device of stock operations; none where ours compute.
     fn device(self) -> Result<Option<Device>, ModelError> {
         Ok(match self {
@@ -67,7 +98,7 @@ impl Target {
 
 impl Drop for Trainer {
     fn drop(&mut self) {
-        crate::ops::release();
+        crate::buffers::release();
     }
 }
 

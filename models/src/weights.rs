@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::checkpoint::Checkpoint;
 use crate::config::DecoderConfig;
 use crate::error::ModelError;
-use crate::kernels::{Mat, MatMut, Product, Stored, isa};
+use crate::kernels::{Mat, MatMut, Product, Stored, isa, side_by_side};
 use crate::lora::{Adapter, Module};
 use crate::ops::Frozen;
 
@@ -129,6 +129,8 @@ impl Weights {
                 linears,
             });
         }
+        let linears = layers.iter_mut().flat_map(|layer| &mut layer.linears);
+        side_by_side(linears.map(|(_, linear)| &mut linear.weight).collect());
         let norm = take.line("model.norm.weight", hidden)?;
         let lm_head = take.optional("lm_head.weight", (vocabulary, hidden))?;
         let lm_head = lm_head.unwrap_or_else(|| embed_tokens.clone());
@@ -179,6 +181,12 @@ impl Weights {
             linear.weight = linear.weight.rounded();
         }
         rounded
+    }
+
+    /// Says whether any linear module is packed.
+    pub fn is_packed(&self) -> bool {
+        let mut linears = self.layers.iter().flat_map(|layer| &layer.linears);
+        linears.any(|(_, linear)| linear.weight.as_plain().is_none())
     }
 
     /// Says whether the output embedding is the input embedding.

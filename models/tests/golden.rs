@@ -21,6 +21,8 @@ use serde_json::Value;
 
 #[path = "golden/architectures.rs"]
 mod architectures;
+#[path = "golden/decoding.rs"]
+mod decoding;
 #[path = "golden/hostile.rs"]
 mod hostile;
 #[path = "golden/templates.rs"]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use datasets::Cep;
-use models::Network;
 use serde_json::json;
 
 use super::{Globals, Output};
@@ -80,8 +79,8 @@ fn eval(lab: &Lab<'_>, args: &Args) -> Result<Evaluated, AppError> {
     }
     let mut local = Local {
         model: &base.model,
-        network: base.model.network.clone(),
         adapter: None,
+        numbers: None,
         trained_cep: "none".to_owned(),
         cep,
         max_new_tokens: args.max_new_tokens,
@@ -89,7 +88,7 @@ fn eval(lab: &Lab<'_>, args: &Args) -> Result<Evaluated, AppError> {
     if let Some(prefix) = &args.adapter {
         let id = whole_adapter_id(lab, prefix)?;
         let (adapter, trained_cep) = engine::adapter(&lab.view(), &base, &id)?;
-        local.network = Network::Ours(Arc::new(base.model.weights()?.merged(&adapter)?));
+        local.numbers = Some(Arc::new(adapter));
         local.adapter = id.parse().ok();
         local.trained_cep = trained_cep;
     }

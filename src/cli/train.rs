@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use models::kernels::Isa;
+use models::trainer::Target;
 use serde_json::json;
 
 use super::{Globals, Output};
@@ -37,6 +38,10 @@ pub(super) struct Args {
     /// Kernels: scalar, avx2, avx512 or amx-bf16; the fastest of this machine if left out
     #[arg(long)]
     kernels: Option<String>,
+    /// What computes: cpu, or cuda or cuda:1 in a program built with the feature cuda; stock is the
+    /// processor with the operations that a GPU is given
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Memory to take at most, in MiB; what the machine has if left out
     #[arg(long, value_name = "MIB")]
     memory: Option<usize>,
@@ -47,7 +52,11 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     for change in &args.changes {
         recipe = recipe.set(change)?;
     }
-    let means = Means { isa: isa(args.kernels.as_deref())?, memory: args.memory.map(|m| m << 20) };
+    let means = Means {
+        isa: isa(args.kernels.as_deref())?,
+        memory: args.memory.map(|m| m << 20),
+        target: target(&args.device)?,
+    };
     globals.with_lab(|lab| {
         let base = hub::load(lab, &args.model)?;
         let split = load_split(&lab.view(), &args.dataset)?;
@@ -80,6 +89,19 @@ fn isa(name: Option<&str>) -> Result<Option<Isa>, AppError> {
             format!("it has {}", here.join(", ")),
         )),
     }
+}
+
+fn target(name: &str) -> Result<Target, AppError> {
+    let Some(target) = Target::named(name) else {
+        let what = format!("no device {name:?}");
+        return Err(AppError::hinted(Kind::Usage, what, "devices are cpu, stock, cuda and cuda:N"));
+    };
+    target.check().map_err(|error| {
+        let hint = "without --device, the processor trains; `cargo build --features cuda` needs \
+                    CUDA's toolkit";
+        AppError::hinted(Kind::Usage, error.to_string(), hint)
+    })?;
+    Ok(target)
 }
 
 /// Trains again with the seeds that follow that of the first run, at the rate that it took.

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datasets::{Cep, SplitSpec, SuiteSpec};
-use models::Network;
 use queries::report::{IntervalSpec, ReportSpec};
 
 use super::DemoWish;
@@ -110,8 +109,8 @@ fn look(lab: &Lab<'_>, suite: &Suite, arm: &Arm<'_>, label: &str) -> Result<Eval
 fn base_arm<'a>(base: &'a Base, cep: Option<Cep>, max_new_tokens: u32) -> Arm<'a> {
     Arm::Local(Local {
         model: &base.model,
-        network: base.model.network.clone(),
         adapter: None,
+        numbers: None,
         trained_cep: "none".to_owned(),
         cep,
         max_new_tokens,
@@ -178,12 +177,12 @@ pub(super) fn after(
     let missing = || AppError::said(Kind::Internal, "training made no adapter");
     let id = trained.adapter().ok_or_else(missing)?;
     let (adapter, trained_cep) = engine::adapter(&lab.view(), base, &id.to_string())?;
-    let network = Network::Ours(Arc::new(base.model.weights()?.merged(&adapter)?));
+    let adapter = Arc::new(adapter);
     let arm = |cep: Option<Cep>| {
         Arm::Local(Local {
             model: &base.model,
-            network: network.clone(),
             adapter: Some(id),
+            numbers: Some(Arc::clone(&adapter)),
             trained_cep: trained_cep.clone(),
             cep,
             max_new_tokens: wish.max_new_tokens,

@@ -1,9 +1,12 @@
 //! Arms: what is evaluated, with its identity.
 
+use std::sync::Arc;
+
 use datasets::Cep;
 use ledger::catalogue::{CepProposed, Decoding, Deployment};
 use ledger::{Digest, Facts as _};
-use models::{Model, Network};
+use models::Model;
+use models::lora::Adapter;
 
 use crate::error::AppError;
 use crate::lab::{Lab, Place};
@@ -24,10 +27,10 @@ pub enum Arm<'a> {
 pub struct Local<'a> {
     /// The base model.
     pub model: &'a Model,
-    /// What computes it, with the adapter added where there is one.
-    pub network: Network,
     /// Adapter id.
     pub adapter: Option<Digest>,
+    /// Numbers of the adapter.
+    pub numbers: Option<Arc<Adapter>>,
     /// Prefix used in the adapter's training, or `none`.
     pub trained_cep: String,
     /// Prefix.

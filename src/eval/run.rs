@@ -10,6 +10,7 @@ use ledger::catalogue::{
     CaseScored, Deployment, RunClaimed, RunFinished, RunInputs, RunOutcome, RunRequested,
     RunStarted, TestLookedAt,
 };
+use models::trainer::Target;
 use serde_json::{Value, json};
 
 use super::arm::Arm;
@@ -204,7 +205,7 @@ fn begin(
     let claimed = lab.record(&stream, &format!("{run}/claimed"), &claimed, place)?;
     let place = Place::run(run)
         .because(claimed)
-        .measured(measure::environment(models::kernels::isa().exact()));
+        .measured(measure::environment(models::kernels::isa().exact(), Target::Processor));
     let began = lab.record(&stream, &format!("{run}/started"), started, place)?;
     let look = TestLookedAt {
         name: wish.suite.facts.name.clone(),

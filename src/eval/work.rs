@@ -1,12 +1,13 @@
 //! The work of evaluating, apart from recording it.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use datasets::{Case, SuiteManifest};
 use indicatif::ProgressBar;
 use ledger::Digest;
 use ledger::catalogue::CaseScored;
-use models::decode::{Decoder, Ended, Progress};
+use models::decode::{Decoder, Progress, Request};
 
 use super::arm::Local;
 use crate::error::AppError;
@@ -15,7 +16,9 @@ use crate::prompt;
 use crate::rows::Traces;
 
 /// Rows that are answered together.
-const BATCH: usize = 32;
+const ROWS: usize = 32;
+/// Tokens of a prompt and its answer at most.
+const CONTEXT: usize = 4096;
 
 /// An answer to a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,15 +38,18 @@ pub struct Answer {
 pub struct Answered {
     /// The answer; none where a recorded arm has none.
     pub answer: Option<Answer>,
-    /// From the start of its batch to its end, in milliseconds.
+    /// From when there was room for it to its end, in milliseconds.
     pub latency_ms: Option<f64>,
-    /// Rows of its batch.
+    /// Rows that were answered at once.
     pub batch: usize,
 }
 
 /// Makes the decoder of an arm, for the longest of the cases.
-pub fn decoder(local: &Local<'_>) -> Decoder {
-    Decoder::of(local.network.clone(), 4096)
+///
+/// # Errors
+/// When the adapter does not fit the model.
+pub fn decoder(local: &Local<'_>) -> Result<Decoder, AppError> {
+    Ok(Decoder::adapted(local.model.network.clone(), local.numbers.as_deref(), CONTEXT)?)
 }
 
 /// Answers cases, in order.
@@ -55,39 +61,42 @@ pub fn answer_cases(
     cases: &[&Case],
     bar: &ProgressBar,
 ) -> Result<Vec<Answered>, AppError> {
-    let decoder = decoder(local);
+    let decoder = decoder(local)?;
     let renderer = &local.model.renderer;
     let eos = renderer.tokenizer().eos();
     let max_new = local.max_new_tokens as usize;
-    let mut answered = Vec::with_capacity(cases.len());
-    for cases in cases.chunks(BATCH) {
-        let prompts = cases
-            .iter()
-            .map(|case| renderer.prompt(&prompt::messages(&case.turns, local.cep.as_ref())))
-            .collect::<Result<Vec<_>, _>>()?;
-        let began = Instant::now();
-        let mut latencies = vec![None; prompts.len()];
-        let mut progress = |what: Progress<'_>| {
-            if let Progress::Done { row, .. } = what {
-                latencies[row] = Some(began.elapsed().as_secs_f64() * 1000.0);
+    let request = |case: &&Case| {
+        let messages = prompt::messages(&case.turns, local.cep.as_ref());
+        let prompt = renderer.prompt(&messages)?;
+        Ok(Request { prompt, max_new, ends: vec![eos], ..Request::default() })
+    };
+    let requests = cases.iter().map(request).collect::<Result<Vec<_>, AppError>>()?;
+    let mut began = vec![None; cases.len()];
+    let mut latencies = vec![None; cases.len()];
+    let mut progress = |what: Progress<'_>| {
+        match what {
+            Progress::Begun { row } => began[row] = Some(Instant::now()),
+            Progress::Done { row, .. } => {
+                let seconds = began[row].map(|began: Instant| began.elapsed().as_secs_f64());
+                latencies[row] = seconds.map(|seconds| seconds * 1000.0);
                 bar.inc(1);
             }
-        };
-        let made = decoder.generate(&prompts, max_new, eos, BATCH, &mut progress)?;
-        for (generation, latency_ms) in made.iter().zip(latencies) {
-            let answer = Answer {
-                text: renderer.tokenizer().decode(&generation.ids)?,
-                prompt_tokens: u32::try_from(generation.prompt_tokens).ok(),
-                answer_tokens: u32::try_from(generation.ids.len()).ok(),
-                ended: match generation.ended {
-                    Ended::Stop => "stop",
-                    Ended::Length => "length",
-                },
-            };
-            answered.push(Answered { answer: Some(answer), latency_ms, batch: prompts.len() });
+            Progress::Read { .. } | Progress::Token { .. } => {}
         }
-    }
-    Ok(answered)
+        ControlFlow::Continue(())
+    };
+    let made = decoder.answer(requests, ROWS, &mut progress)?;
+    let batch = ROWS.min(cases.len());
+    let answered = made.iter().zip(latencies).map(|(generation, latency_ms)| {
+        let answer = Answer {
+            text: renderer.tokenizer().decode(&generation.ids)?,
+            prompt_tokens: u32::try_from(generation.prompt_tokens).ok(),
+            answer_tokens: u32::try_from(generation.ids.len()).ok(),
+            ended: generation.ended.name(),
+        };
+        Ok(Answered { answer: Some(answer), latency_ms, batch })
+    });
+    answered.collect()
 }
 
 /// Finds the recorded answers to all cases of a suite, in order.

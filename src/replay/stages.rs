@@ -7,6 +7,7 @@ use ledger::catalogue::{
 };
 use ledger::{Digest, Envelope, Facts as _};
 use models::kernels;
+use models::trainer::Target;
 use queries::replay::{self, Replayed};
 
 use super::{Redone, ReplayWish};
@@ -76,8 +77,8 @@ pub(super) fn train(
     recorded: &[Envelope],
 ) -> Result<Redone, AppError> {
     let (_, began): (u64, RunStarted) = first(recorded)?;
-    let isa = recorded.iter().find(|event| event.kind == RunStarted::KIND).map(train::path_of);
-    let isa = isa.transpose()?.unwrap_or_else(kernels::isa);
+    let way = recorded.iter().find(|event| event.kind == RunStarted::KIND).map(train::way_of);
+    let (isa, target) = way.transpose()?.unwrap_or_else(|| (kernels::isa(), Target::Processor));
     let RunInputs::Train { model, base: wanted, dataset, split, cep, recipe, .. } = &began.inputs
     else {
         return Err(AppError::said(Kind::Damaged, "a training run with other inputs"));
@@ -106,6 +107,7 @@ pub(super) fn train(
         split: *split,
         lora,
         isa,
+        target,
         recompute,
     };
     // With a recipe changed on purpose, what it changes is asked, not that it was changed.

@@ -9,7 +9,7 @@ use datasets::template::query_of;
 use datasets::{Answer, Episode, Gold, Source, Turn};
 use ledger::catalogue::{FeedbackRecorded, Location};
 use ledger::{Digest, Notebook};
-use models::decode::{Ended, Generation};
+use models::decode::Generation;
 use serde_json::{Value, json};
 
 use super::engine::Engine;
@@ -256,7 +256,7 @@ fn measured(engine: &Engine, served: &Served) -> Value {
         "latency_ms": served.latency_ms,
         "prompt_tokens": served.made.prompt_tokens,
         "answer_tokens": served.made.ids.len(),
-        "ended": match served.made.ended { Ended::Stop => "stop", Ended::Length => "length" },
+        "ended": served.made.ended.name(),
     })
 }
 

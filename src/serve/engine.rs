@@ -1,12 +1,12 @@
 //! A deployment made ready to answer, checked against its identity.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datasets::Turn;
 use ledger::Digest;
 use ledger::catalogue::Deployment;
-use models::Network;
-use models::decode::{Decoder, Generation, Progress};
+use models::decode::{Generation, Request, TextStream};
 use queries::projection::State;
 
 use crate::adapters;
@@ -15,11 +15,12 @@ use crate::eval::{Local, decoder, find_cep};
 use crate::hub::Base;
 use crate::prompt;
 use crate::rows::View;
+use crate::serve::running::Running;
 
 /// A deployment ready to answer.
 pub struct Engine {
     base: Base,
-    decoder: Decoder,
+    running: Running,
     cep: Option<datasets::Cep>,
     /// The deployment.
     pub deployment: Deployment,
@@ -70,19 +71,18 @@ pub fn local<'a>(
     base: &'a Base,
     deployment: &Deployment,
 ) -> Result<Local<'a>, AppError> {
-    let mut network = base.model.network.clone();
-    let mut adapter_id = None;
+    let (mut adapter_id, mut numbers) = (None, None);
     let mut trained_cep = "none".to_owned();
     if deployment.adapter != "none" {
         let (adapter, cep) = adapter(view, base, &deployment.adapter)?;
-        network = Network::Ours(Arc::new(base.model.weights()?.merged(&adapter)?));
+        numbers = Some(Arc::new(adapter));
         adapter_id = deployment.adapter.parse().ok();
         trained_cep = cep;
     }
     let local = Local {
         model: &base.model,
-        network,
         adapter: adapter_id,
+        numbers,
         trained_cep,
         cep: find_cep(view, &deployment.cep)?,
         max_new_tokens: deployment.decoding.max_new_tokens,
@@ -117,9 +117,9 @@ impl Engine {
     /// As [`local`].
     pub fn load(state: &State, view: &View, base: Base, name: &str) -> Result<Self, AppError> {
         let (id, deployment) = find_deployment(state, name)?;
-        let (decoder, cep) = {
+        let (running, cep) = {
             let local = local(view, &base, &deployment)?;
-            (decoder(&local), local.cep)
+            (Running::start(decoder(&local)?)?, local.cep)
         };
         let aliases = state.catalog.aliases_of(&id);
         let overridden = aliases.iter().any(|(model, alias)| {
@@ -127,7 +127,7 @@ impl Engine {
             selected.is_some_and(|selected| selected.overridden.is_some())
         });
         let aliases = aliases.iter().map(|(model, alias)| format!("{model}@{alias}")).collect();
-        Ok(Self { base, decoder, cep, deployment, id, aliases, overridden })
+        Ok(Self { base, running, cep, deployment, id, aliases, overridden })
     }
 
     /// Lists the marks that go with every answer.
@@ -165,26 +165,22 @@ impl Engine {
         let prompt = renderer.prompt(&prompt::messages(turns, self.cep.as_ref()))?;
         let most = self.deployment.decoding.max_new_tokens;
         let limit = limit.unwrap_or(most).min(most) as usize;
-        let (mut ids, mut said) = (Vec::new(), 0);
-        let mut progress = |what: Progress<'_>| {
-            let Progress::Token { id, .. } = what else { return };
-            ids.push(id);
-            let Ok(all) = tokenizer.decode(&ids) else { return };
-            // A character may need several tokens; until it is whole it decodes to U+FFFD.
-            if !all.ends_with('\u{fffd}') && all.len() > said {
-                text(&all[said..]);
-                said = all.len();
+        let request =
+            Request { prompt, max_new: limit, ends: vec![tokenizer.eos()], ..Request::default() };
+        let mut stream = TextStream::new(tokenizer, &[]);
+        let mut all = String::new();
+        let mut tell = |piece: String, text: &mut dyn FnMut(&str)| {
+            if !piece.is_empty() {
+                text(&piece);
+                all.push_str(&piece);
             }
         };
-        let prompts = [prompt];
-        let made = self.decoder.generate(&prompts, limit, tokenizer.eos(), 1, &mut progress)?;
-        let Some(made) = made.into_iter().next() else {
-            return Err(AppError::said(Kind::Internal, "no answer was made"));
-        };
-        let all = tokenizer.decode(&made.ids)?;
-        if all.len() > said {
-            text(&all[said..]);
-        }
+        let made = self.running.answer(request, &mut |id| {
+            // What cannot be decoded now is tried again at the end.
+            tell(stream.push(id).unwrap_or_default(), text);
+            ControlFlow::Continue(())
+        })?;
+        tell(stream.finish()?, text);
         Ok((made, all))
     }
 }

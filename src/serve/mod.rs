@@ -8,6 +8,7 @@ pub mod engine;
 mod feedback;
 pub mod gateway;
 mod otlp;
+mod running;
 mod signing;
 mod wire;
 

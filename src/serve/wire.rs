@@ -1,7 +1,7 @@
 //! The bytes on the wire: OpenAI's chat completions, as far as they are served.
 
 use datasets::Turn;
-use models::decode::{Ended, Generation};
+use models::decode::Generation;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -125,10 +125,7 @@ fn who(engine: &Engine) -> Value {
 }
 
 fn finish_reason(made: &Generation) -> &'static str {
-    match made.ended {
-        Ended::Stop => "stop",
-        Ended::Length => "length",
-    }
+    made.ended.name()
 }
 
 fn usage(made: &Generation) -> Value {

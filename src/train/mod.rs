@@ -8,4 +8,4 @@ mod work;
 pub use forecast::{Forecast, memory};
 pub use recipe::Recipe;
 pub use run::{Means, TrainWish, Trained, foresee, train, train_with_pilots};
-pub use work::{Made, Plan, RowSet, Sink, Start, Work, outcome, path_of, started};
+pub use work::{Made, Plan, RowSet, Sink, Start, Work, outcome, started, way_of};

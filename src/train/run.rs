@@ -8,12 +8,13 @@ use ledger::catalogue::{
 };
 use ledger::{Digest, Facts as _};
 use models::kernels::{self, Isa};
+use models::trainer::Target;
 use models::{Model, peft};
 use serde_json::{Value, json};
 
 use super::forecast::{Forecast, forecast, memory};
 use super::recipe::Recipe;
-use super::work::{Made, Plan, RowSet, Start, Work, outcome, path_of, started};
+use super::work::{Made, Plan, RowSet, Start, Work, outcome, started, way_of};
 use crate::build::Split;
 use crate::error::{AppError, Kind};
 use crate::lab::{Lab, Place};
@@ -44,6 +45,8 @@ pub struct Means {
     pub isa: Option<Isa>,
     /// Bytes of memory at most; what the machine has where none are named.
     pub memory: Option<usize>,
+    /// What computes.
+    pub target: Target,
 }
 
 /// A finished training run.
@@ -153,7 +156,7 @@ pub fn train(lab: &Lab<'_>, wish: &TrainWish<'_>) -> Result<Trained, AppError> {
     let began = begin(lab, &plan, wish.model, request)?;
     // A run that broke off goes on as it began, or it would end in other bytes.
     if let Some(event) = lab.notebook.reader().get(began)? {
-        plan.isa = path_of(&event)?;
+        (plan.isa, plan.target) = way_of(&event)?;
     }
     let earlier: Vec<CheckpointSaved> = state
         .runs
@@ -193,6 +196,7 @@ fn prepare(lab: &Lab<'_>, wish: &TrainWish<'_>, run: String) -> Result<(Plan, Ro
         lora: wish.recipe.lora().of_family(wish.model.weights()?.config.architecture)?,
         isa: wish.means.isa.unwrap_or_else(kernels::isa),
         recompute: false,
+        target: wish.means.target,
     };
     Ok((plan, rows))
 }
@@ -230,7 +234,8 @@ fn begin(lab: &Lab<'_>, plan: &Plan, model: &Model, request: Value) -> Result<u6
     let claimed = RunClaimed { run: run.clone() };
     let place = Place::run(run).because(asked);
     let claimed = lab.record(&stream, &format!("{run}/claimed"), &claimed, place)?;
-    let place = Place::run(run).because(claimed).measured(measure::environment(plan.isa));
+    let place =
+        Place::run(run).because(claimed).measured(measure::environment(plan.isa, plan.target));
     lab.record(&stream, &format!("{run}/started"), &started(plan, model)?, place)
 }
 

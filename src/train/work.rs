@@ -77,13 +77,21 @@ pub struct Plan {
     pub isa: Isa,
     /// Compute results again in the backward pass; the bits are the same.
     pub recompute: bool,
+    /// What computes.
+    pub target: Target,
 }
 
-/// Returns the path that a run took, as the event of its start tells it.
+/// Returns the path that a run took and what computed it, as the event of its start tells.
 ///
 /// # Errors
-/// When this machine lacks the path.
-pub fn path_of(started: &Envelope) -> Result<Isa, AppError> {
+/// When this machine lacks either, or the program's arithmetic is another.
+pub fn way_of(started: &Envelope) -> Result<(Isa, Target), AppError> {
+    let device = started.measured.get("device").and_then(Value::as_str).unwrap_or("cpu");
+    let Some(target) = Target::named(device) else {
+        let what = format!("the run computed on {device:?}, which this program does not know");
+        return Err(AppError::said(Kind::Refused, what));
+    };
+    target.check()?;
     let name = started.measured.get("kernels").and_then(Value::as_str).unwrap_or_default();
     let arithmetic = started.measured.get("arithmetic").and_then(Value::as_u64).unwrap_or(1);
     if arithmetic != kernels::ARITHMETIC {
@@ -93,7 +101,8 @@ pub fn path_of(started: &Envelope) -> Result<Isa, AppError> {
         return Err(AppError::hinted(Kind::Refused, what, hint));
     }
     let here: Vec<Isa> = Isa::ALL.into_iter().filter(|isa| isa.is_here()).collect();
-    here.iter().find(|isa| isa.name() == name).copied().ok_or_else(|| {
+    let found = here.iter().find(|isa| isa.name() == name).map(|isa| (*isa, target));
+    found.ok_or_else(|| {
         let names: Vec<&str> = here.iter().map(|isa| isa.name()).collect();
         let what = format!("the run computed by {name:?}, which this machine lacks");
         let hint = format!("it has {}; other paths end in other bytes", names.join(", "));
@@ -168,7 +177,7 @@ pub(super) fn spec_of(plan: &Plan, steps: u64) -> TrainSpec {
         longest: recipe.max_tokens,
         isa: plan.isa,
         recompute: plan.recompute,
-        target: Target::default(),
+        target: plan.target,
     }
 }
 

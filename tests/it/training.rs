@@ -102,6 +102,28 @@ fn kernels_are_named_recorded_and_taken_by_a_replay() {
 }
 
 #[test]
+fn a_device_is_named_recorded_and_taken_by_a_replay() {
+    let bench = bench();
+    let error = train(&bench, &["--device", "abacus"]).fails(2);
+    assert!(error["hint"].as_str().unwrap().contains("cuda"), "{error}");
+    if !cfg!(feature = "cuda") {
+        let error = train(&bench, &["--device", "cuda"]).fails(2);
+        assert!(error["message"].as_str().unwrap().contains("without the feature"), "{error}");
+    }
+    assert!(events(&bench, "run.requested").is_empty());
+    let stock = train(&bench, &["--device", "stock"]).ok().json();
+    assert_eq!(events(&bench, "run.started")[0]["measured"]["device"], "stock");
+    let (run, model) = (stock["run"].as_str().unwrap(), tiny_model().to_str().unwrap());
+    let replay = bench.run(&["replay", run, "--model", model, "--steps", "3"]).ok().json();
+    assert!(replay["divergence"].is_null(), "{replay}");
+    // The same numbers in other bits.
+    let ours = train(&self::bench(), &["--kernels", "scalar"]).ok().json();
+    assert_ne!(ours["adapter"], stock["adapter"]);
+    let loss = |of: &Value| of["outcome"]["dev_loss"].as_f64().unwrap();
+    assert!((loss(&ours) - loss(&stock)).abs() < 1e-3, "{ours} {stock}");
+}
+
+#[test]
 fn replicates_differ_by_seed_alone() {
     let bench = bench();
     let trained = train(&bench, &["--seeds", "3"]).ok().json();

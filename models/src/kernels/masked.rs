@@ -128,21 +128,22 @@ pub fn product_of_kept(isa: Isa, scale: f32, x: Seen<'_>, a: Mat<'_>, out: &mut 
     });
 }
 
-/// Adds `scale * u a` to those numbers of `out` that are kept. Shapes: u [rows, rank],
-/// a [rank, cols], out [rows, cols].
+/// Adds `scale * u a` to `out`, or to those of its numbers that a mask keeps. Shapes:
+/// u [rows, rank], a [rank, cols], out [rows, cols].
 ///
 /// # Panics
 /// As [`product_of_kept`].
-pub fn add_where_kept(
+pub fn add_product(
     isa: Isa,
     scale: f32,
     (u, a): (Mat<'_>, Mat<'_>),
-    mask: &Mask,
+    mask: Option<&Mask>,
     out: &mut [f32],
 ) {
     assert!(isa.is_here(), "this machine lacks the path {}", isa.name());
     let cols = a.cols();
-    assert_eq!((u.cols(), u.rows() * cols, cols), (a.rows(), out.len(), mask.cols));
+    assert_eq!((u.cols(), u.rows() * cols), (a.rows(), out.len()), "shapes of a product");
+    assert!(mask.is_none_or(|mask| mask.cols == cols), "a mask of as many columns");
     assert!(u.is_by_rows() && a.is_by_rows(), "rows lie side by side");
     let tasks = out.par_chunks_mut((ROWS * cols).max(1)).enumerate();
     tasks.for_each(|(at, out)| {
@@ -182,12 +183,12 @@ fn down(task: &Down<'_>, out: &mut [f32]) {
     }
 }
 
-/// Rows of `add_where_kept`, from `row` on.
+/// Rows of `add_product`, from `row` on.
 struct Up<'a> {
     u: Mat<'a>,
     a: Mat<'a>,
     scale: f32,
-    mask: &'a Mask,
+    mask: Option<&'a Mask>,
     row: usize,
 }
 
@@ -200,7 +201,8 @@ fn up(task: &Up<'_>, out: &mut [f32]) {
             sums.iter_mut().zip(line).for_each(|(sum, a)| *sum += u * a);
         }
         for (at, (out, sum)) in out.iter_mut().zip(sums).enumerate() {
-            *out += if task.mask.keeps(task.row + i, at) { task.scale * sum } else { 0.0 };
+            let keeps = task.mask.is_none_or(|mask| mask.keeps(task.row + i, at));
+            *out += if keeps { task.scale * sum } else { 0.0 };
         }
     }
 }
@@ -328,7 +330,7 @@ macro_rules! path {
             }
             let scale = $one(task.scale);
             for (t, sums) in sums.iter().enumerate() {
-                let bits = task.mask.bits(task.row + row + t, col);
+                let bits = task.mask.map_or(there, |mask| mask.bits(task.row + row + t, col));
                 let to = out[(row + t) * cols + col..].as_mut_ptr();
                 for (j, sum) in sums.iter().enumerate() {
                     let (to, bits) = (to.wrapping_add(j * WIDTH), bits >> (j * WIDTH));
@@ -496,7 +498,7 @@ mod tests {
                 }
                 let mut out = vec![1.0; rows * cols];
                 let factors = (Mat::new(&u, rank), Mat::new(&a, cols));
-                add_where_kept(isa, 2.0, factors, &mask, &mut out);
+                add_product(isa, 2.0, factors, Some(&mask), &mut out);
                 for (i, got) in out.iter().enumerate() {
                     let (row, col) = (i / cols, i % cols);
                     let term =

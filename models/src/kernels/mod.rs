@@ -7,7 +7,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
-mod dot;
+mod crew;
+mod dots;
 mod masked;
 mod matrix;
 mod memory;
@@ -21,17 +22,18 @@ mod turn;
 
 use std::sync::OnceLock;
 
-pub use dot::matmul_nt;
-pub use masked::{Mask, Seen, add_where_kept, product_of_kept};
+pub use crew::{each, each_chunk, together};
+pub use dots::{Dots, dots_all, matmul_nt};
+pub use masked::{Mask, Seen, add_product, product_of_kept};
 pub use matrix::{Mat, MatMut};
 pub use memory::spacious;
 pub use narrow::product_of_lines;
 pub use product::{Factor, Product, Term, Threads, run_all};
 pub use rows::{
-    add_scaled, argmax, attend_head, dot, exp, exp_row, max_row, rms_norm_back_row, rms_norm_row,
-    sigmoid, softmax_back_row, softmax_row, swiglu_back_row, swiglu_row,
+    add_scaled, argmax, dot, exp, exp_row, max_row, page_scores, page_values, rms_norm_back_row,
+    rms_norm_row, sigmoid, softmax_back_row, softmax_row, swiglu_back_row, swiglu_row,
 };
-pub use stored::{Format, Stored};
+pub use stored::{Format, Stored, side_by_side};
 
 /// Counts changes of what paths compute: runs under another number end in other bits.
 pub const ARITHMETIC: u64 = 3;

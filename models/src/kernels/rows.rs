@@ -126,28 +126,40 @@ dispatched! {
     }
 }
 
+/// Tokens whose scores are computed side by side.
+const TOKENS: usize = 64;
+
 dispatched! {
-    /// Attends from one query head to cached keys and values: scores, softmax, weighted sum.
-    ///
-    /// Shapes: q [head], keys and values [tokens, width] from the head's first column on, scores
-    /// [tokens] as scratch, out [head], which must be zero.
-    pub fn attend_head(
-        q: &[f32],
-        kv: (&[f32], &[f32]),
-        width: usize,
-        scores: &mut [f32],
-        out: &mut [f32]
-    ) {
-        let head = q.len();
-        let scale = 1.0 / (head as f32).sqrt();
-        for (score, key) in scores.iter_mut().zip(kv.0.chunks(width)) {
-            *score = inner(q, &key[..head]) * scale;
-        }
-        softmax(scores);
-        for (weight, value) in scores.iter().zip(kv.1.chunks(width)) {
-            for (out, v) in out.iter_mut().zip(&value[..head]) {
-                *out += weight * v;
+    /// Computes the scores of a query, [head], with 64 keys that stand column by column,
+    /// [head, 64]: inner products times `scale`.
+    pub fn page_scores(q: &[f32], keys: &[f32], scale: f32, scores: &mut [f32]) {
+        let mut sums = [0.0_f32; TOKENS];
+        for (q, keys) in q.iter().zip(keys.as_chunks::<TOKENS>().0) {
+            for t in 0..TOKENS {
+                sums[t] += q * keys[t];
             }
+        }
+        scores.iter_mut().zip(sums).for_each(|(score, sum)| *score = sum * scale);
+    }
+}
+
+dispatched! {
+    /// Adds weighted values, [tokens, head], to `out`, [head].
+    pub fn page_values(weights: &[f32], values: &[f32], out: &mut [f32]) {
+        let head = out.len();
+        let (chunks, rest) = out.as_chunks_mut::<TOKENS>();
+        let whole = chunks.len() * TOKENS;
+        for (at, out) in chunks.iter_mut().enumerate() {
+            let mut sums = *out;
+            for (weight, values) in weights.iter().zip(values.chunks_exact(head)) {
+                for (sum, v) in sums.iter_mut().zip(&values[at * TOKENS..][..TOKENS]) {
+                    *sum += weight * v;
+                }
+            }
+            *out = sums;
+        }
+        for (weight, values) in weights.iter().zip(values.chunks_exact(head)) {
+            rest.iter_mut().zip(&values[whole..]).for_each(|(out, v)| *out += weight * v);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::buffers::Buffer;
+use crate::buffers::Buffer;
 use crate::config::DecoderConfig;
 use crate::kernels::{Isa, Mat, MatMut, Product, dot, softmax_back_row, softmax_row};
 

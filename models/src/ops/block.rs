@@ -12,9 +12,9 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::attention::{Attention, Place};
-use super::buffers::Buffer;
 use super::lora_linear::{Branch, Linear};
 use super::{Dropout, Rope, elements, with_elements};
+use crate::buffers::Buffer;
 use crate::config::DecoderConfig;
 use crate::kernels::{Isa, rms_norm_back_row, rms_norm_row, swiglu_back_row, swiglu_row};
 use crate::lora::Module;

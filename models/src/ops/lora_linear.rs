@@ -3,9 +3,9 @@
 
 use rand_chacha::rand_core::RngCore;
 
-use super::buffers::Buffer;
+use crate::buffers::Buffer;
 use crate::kernels::{
-    Factor, Isa, Mask, Mat, MatMut, Product, Seen, Stored, Term, Threads, add_where_kept,
+    Factor, Isa, Mask, Mat, MatMut, Product, Seen, Stored, Term, Threads, add_product,
     product_of_kept, product_of_lines, run_all,
 };
 use crate::rng;
@@ -201,7 +201,7 @@ impl<'a> Linear<'a> {
         product_of_lines(isa, kept, u, seen, MatMut::new(da, inputs));
         match mask {
             None => Product::new(isa).added().run(MatMut::new(dx, inputs), u, a),
-            Some(mask) => add_where_kept(isa, kept, (u, a), mask, dx),
+            Some(mask) => add_product(isa, kept, (u, a), Some(mask), dx),
         }
     }
 }

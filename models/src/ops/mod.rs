@@ -6,7 +6,6 @@
 
 mod attention;
 mod block;
-mod buffers;
 mod cross_entropy;
 mod lora_linear;
 mod rms_norm;
@@ -18,7 +17,6 @@ use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
 pub use attention::Rope;
 pub use block::{Block, Keep, Kept, Slot, Slots};
-pub(crate) use buffers::release;
 pub use cross_entropy::CrossEntropy;
 pub use lora_linear::Dropout;
 pub use rms_norm::RmsNorm;

@@ -25,8 +25,11 @@ pub(super) fn unpack(isa: Isa, format: Format, line: &[u8], from: usize, out: &m
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,f16c")]
 fn avx512(format: Format, line: &[u8], from: usize, out: &mut [f32]) {
+    if super::registers::unpack(format, line, from, out) {
+        return;
+    }
     numbers(format, line, from, out);
 }
 

@@ -4,6 +4,8 @@
 //! nothing.
 
 mod blocks;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod registers;
 
 use std::sync::Arc;
 
@@ -100,6 +102,8 @@ pub struct Stored {
     cols: usize,
     /// First row among those that are held.
     first: usize,
+    /// Bytes before the first of those, where they are packed.
+    start: usize,
     data: Data,
 }
 
@@ -112,7 +116,13 @@ enum Data {
 impl Stored {
     /// Holds numbers as they are, in lines of `cols`.
     pub fn plain(data: Vec<f32>, cols: usize) -> Self {
-        Self { rows: data.len() / cols.max(1), cols, first: 0, data: Data::Plain(data.into()) }
+        Self {
+            rows: data.len() / cols.max(1),
+            cols,
+            first: 0,
+            start: 0,
+            data: Data::Plain(data.into()),
+        }
     }
 
     /// Holds little-endian bytes of a format, in lines of `cols` numbers.
@@ -137,7 +147,7 @@ impl Stored {
         } else {
             Data::Packed(format, bytes.into())
         };
-        Ok(Self { rows, cols, first: 0, data })
+        Ok(Self { rows, cols, first: 0, start: 0, data })
     }
 
     /// Writes the numbers in bf16, each rounded to the nearest.
@@ -150,7 +160,7 @@ impl Stored {
             bytes.extend(line.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()));
         }
         let data = Data::Packed(Format::Bf16, bytes.into());
-        Self { rows: self.rows, cols: self.cols, first: 0, data }
+        Self { rows: self.rows, cols: self.cols, first: 0, start: 0, data }
     }
 
     /// Copies the rows in another order: row i of the result is row `of(i)` of this.
@@ -166,14 +176,14 @@ impl Stored {
             }
             Data::Packed(format, bytes) => {
                 let line = format.bytes(self.cols).unwrap_or(0);
-                let row = |i| &bytes[(self.first + of(i)) * line..][..line];
+                let row = |i| &bytes[self.start + (self.first + of(i)) * line..][..line];
                 let mut all = spacious(self.rows * line, 0);
                 let rows = all.chunks_exact_mut(line).enumerate();
                 rows.for_each(|(i, to)| to.copy_from_slice(row(i)));
                 Data::Packed(*format, all.into())
             }
         };
-        Self { first: 0, data, ..self.clone() }
+        Self { first: 0, start: 0, data, ..self.clone() }
     }
 
     /// Number of rows.
@@ -193,7 +203,8 @@ impl Stored {
             (Data::Packed(_, a), Data::Packed(_, b)) => Arc::ptr_eq(a, b),
             _ => false,
         };
-        same && (self.first, self.rows, self.cols) == (other.first, other.rows, other.cols)
+        let place = |of: &Self| (of.start, of.first, of.rows, of.cols);
+        same && place(self) == place(other)
     }
 
     /// How the numbers are written.
@@ -225,6 +236,18 @@ impl Stored {
         }
     }
 
+    /// Returns the format, the bytes of all rows and those of a row, where they are packed.
+    pub(super) fn as_packed(&self) -> Option<(Format, &[u8], usize)> {
+        match &self.data {
+            Data::Plain(_) => None,
+            Data::Packed(format, bytes) => {
+                let line = format.bytes(self.cols)?;
+                let first = self.start + self.first * line;
+                Some((*format, &bytes[first..][..self.rows * line], line))
+            }
+        }
+    }
+
     /// Reads numbers of a row, from the `from`th on.
     ///
     /// # Panics
@@ -242,7 +265,8 @@ impl Stored {
             Data::Packed(format, bytes) => {
                 let (block, size) = format.block();
                 let line = self.cols / block * size;
-                blocks::unpack(isa, *format, &bytes[row * line..(row + 1) * line], from, out);
+                let line = &bytes[self.start + row * line..][..line];
+                blocks::unpack(isa, *format, line, from, out);
             }
         }
     }
@@ -266,6 +290,43 @@ impl Stored {
             line.iter().any(|v| !v.is_finite())
         };
         (0..self.rows).into_par_iter().find_first(is_bad)
+    }
+}
+
+/// Moves packed matrices into common memory, in this order: small ones that are read behind each
+/// other become one stream, and lie in large pages.
+pub fn side_by_side(matrices: Vec<&mut Stored>) {
+    /// Bytes that are moved together at most, which are held twice meanwhile.
+    const CHUNK: usize = 64 << 20;
+    /// A matrix of so many bytes lies well where it is.
+    const LARGE: usize = 8 << 20;
+    let is_small = |one: &&mut Stored| one.as_packed().is_some() && one.size() < LARGE;
+    let mut small: Vec<&mut Stored> = matrices.into_iter().filter(is_small).collect();
+    while !small.is_empty() {
+        let mut bytes = 0;
+        let mut fits = |one: &&mut Stored| {
+            bytes += one.size().next_multiple_of(64);
+            bytes <= CHUNK
+        };
+        let count = small.iter().take_while(|one| fits(one)).count().max(1);
+        let rest = small.split_off(count);
+        let sizes = small.iter().map(|one| one.size().next_multiple_of(64));
+        let mut memory: Vec<u8> = spacious(sizes.sum(), 0);
+        let mut at = 0;
+        for one in &small {
+            let packed = one.as_packed().map(|(_, bytes, _)| bytes).unwrap_or_default();
+            memory[at..at + packed.len()].copy_from_slice(packed);
+            at += packed.len().next_multiple_of(64);
+        }
+        let memory = Arc::new(memory);
+        let mut at = 0;
+        for one in small {
+            let (format, size) = (one.format(), one.size());
+            one.data = Data::Packed(format, Arc::clone(&memory));
+            (one.first, one.start) = (0, at);
+            at += size.next_multiple_of(64);
+        }
+        small = rest;
     }
 }
 

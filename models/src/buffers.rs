@@ -17,14 +17,14 @@ pub(crate) fn release() {
 }
 
 /// Numbers of no meaning until they are written. Their memory is given back when they are dropped.
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     memory: Vec<f32>,
     len: usize,
 }
 
 impl Buffer {
     /// Takes memory for so many numbers.
-    pub(super) fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         // What is kept for long must not hold far more than it needs.
         let most = 2 * len + SLACK;
@@ -45,7 +45,7 @@ impl Buffer {
     }
 
     /// Takes memory and fills it with zeros.
-    pub(super) fn zeros(len: usize) -> Self {
+    pub(crate) fn zeros(len: usize) -> Self {
         let mut buffer = Self::new(len);
         buffer.fill(0.0);
         buffer
