@@ -1,5 +1,6 @@
 //! What is measured of the machine: never part of a fact.
 
+use ledger::Envelope;
 use models::kernels::Isa;
 use models::trainer::Target;
 use serde_json::{Value, json};
@@ -15,6 +16,12 @@ pub fn environment(isa: Isa, target: Target) -> Value {
         "os": std::env::consts::OS,
         "architecture": std::env::consts::ARCH,
     })
+}
+
+/// Returns the path that the event of a run's start tells, if this machine has it.
+pub fn path_of(started: &Envelope) -> Option<Isa> {
+    let name = started.measured.get("kernels")?.as_str()?;
+    Isa::named(name).filter(|isa| isa.is_here())
 }
 
 /// Returns the threads that kernels use.

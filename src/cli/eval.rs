@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use datasets::Cep;
+use models::kernels;
 use serde_json::json;
 
+use super::train::isa;
 use super::{Globals, Output};
 use crate::build::load_suite;
 use crate::error::{AppError, Kind};
@@ -40,6 +42,10 @@ pub(super) struct Args {
     /// Look although the suite's questions stand in the training data; the arm is marked `leak`
     #[arg(long)]
     allow_leak: bool,
+    /// Kernels: scalar, avx2, avx512, or amx-bf16, which reads prompts with factors rounded to
+    /// bf16; the fastest of this machine that rounds nothing if left out
+    #[arg(long)]
+    kernels: Option<String>,
 }
 
 pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
@@ -84,6 +90,7 @@ fn eval(lab: &Lab<'_>, args: &Args) -> Result<Evaluated, AppError> {
         trained_cep: "none".to_owned(),
         cep,
         max_new_tokens: args.max_new_tokens,
+        isa: isa(args.kernels.as_deref())?.unwrap_or_else(|| kernels::isa().exact()),
     };
     if let Some(prefix) = &args.adapter {
         let id = whole_adapter_id(lab, prefix)?;

@@ -78,7 +78,8 @@ pub(super) fn run(globals: &Globals, args: Args) -> Result<Output, AppError> {
     })
 }
 
-fn isa(name: Option<&str>) -> Result<Option<Isa>, AppError> {
+/// Finds kernels that this machine has by their name.
+pub(super) fn isa(name: Option<&str>) -> Result<Option<Isa>, AppError> {
     let Some(name) = name else { return Ok(None) };
     let here: Vec<&str> = Isa::ALL.into_iter().filter(|isa| isa.is_here()).map(Isa::name).collect();
     match Isa::named(name).filter(|isa| isa.is_here()) {

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datasets::{Cep, SplitSpec, SuiteSpec};
+use models::kernels;
 use queries::report::{IntervalSpec, ReportSpec};
 
 use super::DemoWish;
@@ -114,6 +115,7 @@ fn base_arm<'a>(base: &'a Base, cep: Option<Cep>, max_new_tokens: u32) -> Arm<'a
         trained_cep: "none".to_owned(),
         cep,
         max_new_tokens,
+        isa: kernels::isa().exact(),
     })
 }
 
@@ -186,6 +188,7 @@ pub(super) fn after(
             trained_cep: trained_cep.clone(),
             cep,
             max_new_tokens: wish.max_new_tokens,
+            isa: kernels::isa().exact(),
         })
     };
     let plain = look(lab, &data.toolcall, &arm(None), "adapter")?;

@@ -6,6 +6,7 @@ use datasets::Cep;
 use ledger::catalogue::{CepProposed, Decoding, Deployment};
 use ledger::{Digest, Facts as _};
 use models::Model;
+use models::kernels::{self, Isa};
 use models::lora::Adapter;
 
 use crate::error::AppError;
@@ -37,6 +38,8 @@ pub struct Local<'a> {
     pub cep: Option<Cep>,
     /// Most new tokens of an answer.
     pub max_new_tokens: u32,
+    /// Path of the kernels.
+    pub isa: Isa,
 }
 
 /// Answers that were recorded elsewhere.
@@ -77,6 +80,16 @@ impl Arm<'_> {
                     local.adapter.is_some() && local.trained_cep != cep_factor(local.cep.as_ref());
                 if shift { vec!["cep-shift".to_owned()] } else { Vec::new() }
             }
+        }
+    }
+}
+
+impl Arm<'_> {
+    /// Returns the path of the kernels; that of this machine where none computes.
+    pub fn isa(&self) -> Isa {
+        match self {
+            Self::Local(local) => local.isa,
+            Self::Recorded(_) => kernels::isa().exact(),
         }
     }
 }

@@ -205,7 +205,7 @@ fn begin(
     let claimed = lab.record(&stream, &format!("{run}/claimed"), &claimed, place)?;
     let place = Place::run(run)
         .because(claimed)
-        .measured(measure::environment(models::kernels::isa().exact(), Target::Processor));
+        .measured(measure::environment(wish.arm.isa(), Target::Processor));
     let began = lab.record(&stream, &format!("{run}/started"), started, place)?;
     let look = TestLookedAt {
         name: wish.suite.facts.name.clone(),

@@ -49,7 +49,8 @@ pub struct Answered {
 /// # Errors
 /// When the adapter does not fit the model.
 pub fn decoder(local: &Local<'_>) -> Result<Decoder, AppError> {
-    Ok(Decoder::adapted(local.model.network.clone(), local.numbers.as_deref(), CONTEXT)?)
+    let network = local.model.network.clone();
+    Ok(Decoder::adapted(network, local.numbers.as_deref(), CONTEXT)?.by(local.isa))
 }
 
 /// Answers cases, in order.

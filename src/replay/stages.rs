@@ -19,6 +19,7 @@ use crate::eval::{
 };
 use crate::hub::Base;
 use crate::lab::{Lab, Place};
+use crate::measure;
 use crate::rows::{Traces, View};
 use crate::serve::engine;
 use crate::train::{self, Made, Plan, Recipe, RowSet, Work};
@@ -205,7 +206,10 @@ pub(super) fn eval(
         let source = deployment.base.strip_prefix(RECORDED).unwrap_or(&deployment.base);
         Arm::Recorded(Recorded { source: source.to_owned() })
     } else {
-        Arm::Local(engine::local(&lab.view(), base_of(base, &deployment.base)?, deployment)?)
+        let mut local = engine::local(&lab.view(), base_of(base, &deployment.base)?, deployment)?;
+        let start = recorded.iter().find(|event| event.kind == RunStarted::KIND);
+        local.isa = start.and_then(measure::path_of).unwrap_or(local.isa);
+        Arm::Local(local)
     };
     let answered: Vec<Answered> = match &arm {
         Arm::Recorded(recorded) => {

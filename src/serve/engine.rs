@@ -7,6 +7,7 @@ use datasets::Turn;
 use ledger::Digest;
 use ledger::catalogue::Deployment;
 use models::decode::{Generation, Request, TextStream};
+use models::kernels;
 use queries::projection::State;
 
 use crate::adapters;
@@ -86,6 +87,7 @@ pub fn local<'a>(
         trained_cep,
         cep: find_cep(view, &deployment.cep)?,
         max_new_tokens: deployment.decoding.max_new_tokens,
+        isa: kernels::isa().exact(),
     };
     let made = local.deployment();
     if made != *deployment {

@@ -53,6 +53,50 @@ fn evaluated() -> (Bench, String) {
 }
 
 #[test]
+fn calls_that_are_answered_together_get_what_each_gets_alone() {
+    let (bench, id) = evaluated();
+    let model = tiny_model().to_str().unwrap();
+    let (running, first) = bench.start(&["serve", &id, "--model", model, "--port", "0"]);
+    let address = first["address"].as_str().unwrap().to_owned();
+    let ask = |i: usize| {
+        let text = format!("Request: {}", "the weather ".repeat(i * 7));
+        let message = json!({ "role": "user", "content": text });
+        let body = json!({ "model": id, "messages": [message] });
+        let (status, body) = http(&address, "POST", "/v1/chat/completions", Some(&body));
+        assert_eq!(status, 200, "{body}");
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        (answer["choices"][0].clone(), answer["usage"].clone())
+    };
+    let alone: Vec<_> = (0..8).map(ask).collect();
+    assert!(alone.iter().any(|one| one.0 != alone[0].0));
+    let ask = &ask;
+    let together: Vec<_> = std::thread::scope(|scope| {
+        let calls: Vec<_> = (0..8).map(|i| scope.spawn(move || ask(i))).collect();
+        calls.into_iter().map(|call| call.join().unwrap()).collect()
+    });
+    assert_eq!(together, alone);
+    assert_eq!(running.stop(), 0);
+}
+
+#[test]
+fn kernels_of_an_evaluation_are_recorded_and_taken_by_a_replay() {
+    let bench = Bench::with_notebook();
+    bench.run(&["ingest", &samples()]).ok();
+    let questions = ["--questions", "recorded/toolcall_azure", "--golds", "toolcall/train"];
+    bench.run(&[&["suite", "build", "s"], &questions[..]].concat()).ok();
+    let model = tiny_model().to_str().unwrap();
+    let eval = ["eval", "--suite", "s", "--model", model, "--max-new-tokens", "5"];
+    bench.run(&[&eval[..], &["--kernels", "abacus"]].concat()).fails(2);
+    let said = bench.run(&[&eval[..], &["--kernels", "scalar"]].concat()).ok().json();
+    let started = bench.run(&["log"]).ok().lines();
+    let started = started.into_iter().find(|event| event["kind"] == "run.started").unwrap();
+    assert_eq!(started["measured"]["kernels"], "scalar");
+    let replay = ["replay", said["run"].as_str().unwrap(), "--model", model, "--cases", "5"];
+    let replay = bench.run(&replay).ok().json();
+    assert!(replay["divergence"].is_null(), "{replay}");
+}
+
+#[test]
 fn a_deployment_answers_whole_and_in_pieces_and_every_call_is_a_trace() {
     let (bench, id) = evaluated();
     let model = tiny_model().to_str().unwrap();
