@@ -127,7 +127,7 @@ impl Talk {
         if self.quiet {
             return ProgressBar::hidden();
         }
-        let form = "  {msg:24} {wide_bar} {pos}/{len} {eta}";
+        let form = "  {msg:24} {wide_bar} {pos}/{len} {per_sec} {eta} left";
         let style = ProgressStyle::with_template(form);
         let bar = ProgressBar::new(length).with_message(label.to_owned());
         match style {

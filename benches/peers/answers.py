@@ -12,9 +12,9 @@ processors.
 
 answers: the `prompt` texts of rows (JSON lines), the first that differ from each other, each as one
 message of a user in the model's chat template, cut to the last 512 ids. transformers answers with
-the likeliest tokens, prompts of the same length together, none padded; ours by each path, 32 rows at
-once, on the folder and on the file. Scalar answers only the first of them (--scalar). Told are the
-answers that equal token by token, the end token with them, and where others part: the first
+the likeliest tokens, prompts of the same length together, none padded; ours by each path, 32 rows
+at once, on the folder and on the file. Scalar answers only the first of them (--scalar). Told are
+the answers that equal token by token, the end token with them, and where others part: the first
 position that differs, both ids, what transformers has between its likeliest and next logit there,
 and what a computation in f64, norms and angles with it, has between the two ids: above zero where
 it sides with transformers. Transformers' answers are kept in --kept and read from there.
@@ -22,10 +22,10 @@ it sides with transformers. Transformers' answers are kept in --kept and read fr
 perplexity: the first --length ids of all texts together, the same number of each, in pieces of 512
 ids that each stand alone. The file is taken as it is, and with all matrices, the embedding with
 them, dequantised and written as F32, BF16, Q8_0 and Q4_0 (into --made, once; what is packed is
-packed twice). transformers has each file's dequantised weights in f32, ours each path. Each piece is
-read as a prompt, so that the products for single tokens are held in answers alone, but for those of
-the head. llama.cpp has its usual f16 cache and FlashAttention, each processor in a process of its
-own.
+packed twice). transformers has each file's dequantised weights in f32, ours each path. Each piece
+is read as a prompt, so that the products for single tokens are held in answers alone, but for those
+of the head. llama.cpp has its usual f16 cache and FlashAttention, each processor in a process of
+its own.
 """
 
 import argparse
@@ -64,6 +64,7 @@ def arguments():
     parser.add_argument("--new", type=int, default=64, help="tokens to make at most")
     parser.add_argument("--length", type=int, default=2048, help="ids of perplexity")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--torch-threads", type=int, default=2, help="1 on a busy machine")
     parser.add_argument("--kernels", default="scalar,avx2,avx512,amx-bf16", help="paths of ours")
     parser.add_argument("--cpus", default="icelake,sapphirerapids", help="of llama.cpp")
     parser.add_argument("--kept", metavar="FILE", help="for transformers' answers")
@@ -109,7 +110,7 @@ def network(args, file=None):
     import torch
     from transformers import AutoModelForCausalLM
 
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.torch_threads)
     plain = {"dtype": torch.float32, "attn_implementation": "sdpa"}
     if file is None:
         made = AutoModelForCausalLM.from_pretrained(args.model, **plain)
@@ -352,6 +353,12 @@ def make(source, kind, to):
 
 def formats(args, begun):
     """The name of a format, and a GGUF file with it."""
+    import gguf
+
+    kinds = collections.Counter(tensor.tensor_type.name
+                                for tensor in gguf.GGUFReader(args.file).tensors
+                                if len(tensor.shape) > 1)
+    as_it_is = f"{kinds.most_common(1)[0][0]}, as it is"
     os.makedirs(args.made, exist_ok=True)
     stem = os.path.splitext(os.path.basename(args.file))[0]
     for kind in MADE:
@@ -362,7 +369,7 @@ def formats(args, begun):
             say(begun, f"{kind} was made")
         yield kind, to
         if kind == "Q8_0":
-            yield "as it is", args.file
+            yield as_it_is, args.file
 
 
 def pieces_of(args, tokenizer):
@@ -464,7 +471,7 @@ def show_perplexity(made):
         base = sides["transformers f32"]["mean_nll"]
         for side, told in sides.items():
             more = "" if side == "transformers f32" else f"{told['mean_nll'] - base:+.2e}"
-            print(f"{name:10} {side:26} {told['perplexity']:10.5f}  {more:>9}")
+            print(f"{name:15} {side:26} {told['perplexity']:10.5f}  {more:>9}")
 
 
 def main():
@@ -480,6 +487,7 @@ def main():
         "processor": processor(),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "threads": args.threads,
+        "torch_threads": args.torch_threads,
         "model": {"file": os.path.basename(args.file), "sha256": sha256(args.file)},
     }
 

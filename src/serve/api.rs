@@ -227,6 +227,10 @@ async fn answer_here(shared: Handle, body: &Bytes) -> Response {
         Ok(turns) => turns,
         Err(what) => return error(StatusCode::BAD_REQUEST, "invalid_request_error", what),
     };
+    let stops = match request.stops() {
+        Ok(stops) => stops,
+        Err(what) => return error(StatusCode::BAD_REQUEST, "invalid_request_error", what),
+    };
     let subject = request.subject();
     let id = shared.capture.next_id(engine, &turns, subject.as_deref());
     let call = Call {
@@ -236,6 +240,7 @@ async fn answer_here(shared: Handle, body: &Bytes) -> Response {
         created: chrono::Utc::now().timestamp(),
         request,
         turns,
+        stops,
         began,
     };
     if call.request.stream { streamed(shared, call) } else { whole(shared, call).await }
@@ -248,6 +253,7 @@ struct Call {
     created: i64,
     request: ChatRequest,
     turns: Vec<datasets::Turn>,
+    stops: Vec<String>,
     began: Instant,
     _under_way: UnderWay,
 }
@@ -261,7 +267,7 @@ impl Call {
     /// Answers, and gives back what is to be recorded.
     fn answer(&self, text: &mut dyn FnMut(&str)) -> Result<Served, AppError> {
         let limit = self.request.limit();
-        let (made, all) = self.engine.answer(&self.turns, limit, text)?;
+        let (made, all) = self.engine.answer(&self.turns, (limit, &self.stops), text)?;
         Ok(Served {
             id: self.id.clone(),
             turns: self.turns.clone(),

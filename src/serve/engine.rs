@@ -152,14 +152,15 @@ impl Engine {
             || self.aliases.iter().any(|alias| alias == name || bare(alias))
     }
 
-    /// Answers a conversation with at most `limit` new tokens; `text` gets each new piece.
+    /// Answers a conversation with at most `limit` new tokens, and no further than any of `stops`;
+    /// `text` gets each new piece.
     ///
     /// # Errors
     /// When the prompt does not fit the context, or the template refuses the conversation.
     pub fn answer(
         &self,
         turns: &[Turn],
-        limit: Option<u32>,
+        (limit, stops): (Option<u32>, &[String]),
         text: &mut dyn FnMut(&str),
     ) -> Result<(Generation, String), AppError> {
         let renderer = &self.base.model.renderer;
@@ -169,7 +170,7 @@ impl Engine {
         let limit = limit.unwrap_or(most).min(most) as usize;
         let request =
             Request { prompt, max_new: limit, ends: vec![tokenizer.eos()], ..Request::default() };
-        let mut stream = TextStream::new(tokenizer, &[]);
+        let mut stream = TextStream::new(tokenizer, stops);
         let mut all = String::new();
         let mut tell = |piece: String, text: &mut dyn FnMut(&str)| {
             if !piece.is_empty() {
@@ -180,7 +181,10 @@ impl Engine {
         let made = self.running.answer(request, &mut |id| {
             // What cannot be decoded now is tried again at the end.
             tell(stream.push(id).unwrap_or_default(), text);
-            ControlFlow::Continue(())
+            match stream.is_stopped() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         })?;
         tell(stream.finish()?, text);
         Ok((made, all))

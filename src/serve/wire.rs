@@ -24,6 +24,9 @@ pub(super) struct ChatRequest {
     pub(super) max_tokens: Option<u32>,
     /// Most new tokens.
     pub(super) max_completion_tokens: Option<u32>,
+    /// Text before which the answer ends, or a list of such.
+    #[serde(default)]
+    stop: Value,
     /// Tools that may be called.
     #[serde(default)]
     pub(super) tools: Vec<Value>,
@@ -77,6 +80,17 @@ impl ChatRequest {
             Ok(Turn::text(&message.role, content))
         };
         self.messages.iter().enumerate().map(turn).collect()
+    }
+
+    /// Returns the texts before which the answer ends.
+    pub(super) fn stops(&self) -> Result<Vec<String>, String> {
+        let wrong = || "stop is a text, or a list of up to four".to_owned();
+        let text = |value: &Value| value.as_str().map(str::to_owned).ok_or_else(wrong);
+        match &self.stop {
+            Value::Null => Ok(Vec::new()),
+            Value::Array(list) if list.len() <= 4 => list.iter().map(text).collect(),
+            one => Ok(vec![text(one)?]),
+        }
     }
 
     /// Returns the most new tokens that are asked for.

@@ -132,6 +132,23 @@ fn a_deployment_answers_whole_and_in_pieces_and_every_call_is_a_trace() {
     assert_eq!(json!(text), whole["choices"][0]["message"]["content"]);
     assert_eq!(chunks.last().unwrap()["usage"]["completion_tokens"], 9);
 
+    // An answer ends before a stop, wherever in its tokens that stands.
+    let answer = whole["choices"][0]["message"]["content"].as_str().unwrap();
+    let (at, stop) = answer.char_indices().nth(3).unwrap();
+    for stops in [json!(stop.to_string()), json!(["never said", stop.to_string()])] {
+        let mut ask = ask(false);
+        ask["stop"] = stops;
+        let (status, body) = http(&address, "POST", "/v1/chat/completions", Some(&ask));
+        assert_eq!(status, 200, "{body}");
+        let ended: Value = serde_json::from_str(&body).unwrap();
+        let first = answer.find(stop).unwrap().min(at);
+        assert_eq!(ended["choices"][0]["message"]["content"], answer[..first]);
+        assert_eq!(ended["choices"][0]["finish_reason"], "stop");
+    }
+    let mut wrong = ask(false);
+    wrong["stop"] = json!(7);
+    assert_eq!(http(&address, "POST", "/v1/chat/completions", Some(&wrong)).0, 400);
+
     let (status, body) = http(&address, "GET", "/v1/models", None);
     assert_eq!(status, 200);
     assert!(body.contains(&id));
@@ -140,7 +157,7 @@ fn a_deployment_answers_whole_and_in_pieces_and_every_call_is_a_trace() {
     assert_eq!(running.stop(), 0);
 
     let traces = bench.run(&["log", "--stream", "trace/serve"]).ok().lines();
-    assert_eq!(traces.len(), 2);
+    assert_eq!(traces.len(), 4);
     assert_eq!(traces[0]["facts"]["external_id"], whole["id"]);
     let flags = json!([format!("deployment:{id}"), "served", "unpromoted"]);
     assert_eq!(traces[0]["facts"]["flags"], flags);
