@@ -26,6 +26,8 @@ packed twice). transformers has each file's dequantised weights in f32, ours eac
 is read as a prompt, so that the products for single tokens are held in answers alone, but for those
 of the head. llama.cpp has its usual f16 cache and FlashAttention, each processor in a process of
 its own.
+
+Parts can be run apart: of the same day, machine and versions, --out keeps the other.
 """
 
 import argparse
@@ -55,7 +57,7 @@ def arguments():
     parser.add_argument("--model", required=True, metavar="DIR")
     parser.add_argument("--file", required=True, help="the same model as a GGUF file")
     parser.add_argument("--rows", help="of answers: JSON lines with `prompt`")
-    parser.add_argument("--texts", help="of perplexity")
+    parser.add_argument("--texts", help="of perplexity: as a commit has them, for they change")
     parser.add_argument("--library", metavar="DIR", help="of perplexity: llama.cpp's")
     parser.add_argument("--made", metavar="DIR", help="of perplexity: for files that are made")
     parser.add_argument("--part", default="all", choices=["all", "answers", "perplexity"])
@@ -490,6 +492,12 @@ def main():
         "torch_threads": args.torch_threads,
         "model": {"file": os.path.basename(args.file), "sha256": sha256(args.file)},
     }
+
+    if args.out and os.path.exists(args.out):
+        with open(args.out, encoding="utf-8") as file:
+            before = json.load(file)
+        if all(before.get(key) == value for key, value in document.items()):
+            document = before
 
     def keep(part, made):
         """What was measured stays if a later side fails."""
