@@ -37,6 +37,7 @@ def arguments():
     parser.add_argument("--recompute", action="store_true")
     parser.add_argument("--peak", type=float, default=800, help="GFLOP/s of products")
     parser.add_argument("--bandwidth", type=float, default=20, help="GB/s of memory")
+    parser.add_argument("--warm", type=int, default=1, help="steps before the one that counts")
     parser.add_argument("--out")
     return parser.parse_args()
 
@@ -61,7 +62,8 @@ def main():
             if rows * length > args.most:
                 continue
             command = [args.ours, f"random:{shape}:q4_0", "--kernels", args.kernels]
-            command += ["--rows", str(rows), "--length", str(length), "--steps", "1", "--warm", "1"]
+            command += ["--rows", str(rows), "--length", str(length), "--steps", "1"]
+            command += ["--warm", str(args.warm)]
             if args.recompute:
                 command += ["--recompute", "yes"]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -77,7 +79,7 @@ def main():
             print(json.dumps(made[-1]), flush=True)
     if args.out:
         document = {"date": datetime.date.today().isoformat(), "processor": processor(),
-                    "kernels": args.kernels, "recompute": args.recompute, "peak": args.peak,
+                    "kernels": args.kernels, "warm": args.warm, "recompute": args.recompute, "peak": args.peak,
                     "bandwidth": args.bandwidth, "steps": made}
         with open(args.out, "w", encoding="utf-8") as file:
             json.dump(document, file, indent=1)

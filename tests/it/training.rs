@@ -10,7 +10,7 @@ use models::kernels::Isa;
 use models::weights::Weights;
 use serde_json::Value;
 
-use crate::support::{Bench, TINY_RECIPE, samples, tiny_model};
+use crate::support::{Bench, TINY_RECIPE, said, samples, tiny_model};
 
 /// A notebook with a small dataset, made once.
 fn bench() -> Bench {
@@ -32,12 +32,19 @@ fn bench() -> Bench {
 }
 
 fn train(bench: &Bench, more: &[&str]) -> crate::support::Said {
+    train_on(bench, more, None)
+}
+
+/// Trains on so many threads.
+fn train_on(bench: &Bench, more: &[&str], threads: Option<&str>) -> crate::support::Said {
     let recipe = bench.path("recipe.toml");
     fs::write(&recipe, TINY_RECIPE).unwrap();
     let (recipe, model) = (recipe.to_str().unwrap(), tiny_model().to_str().unwrap());
     let train = ["train", "--dataset", "d", "--recipe", recipe, "--model", model];
     let quick = ["--set", "epochs=1", "--set", "rates=[0.01]"];
-    bench.run(&[&train[..], &quick[..], more].concat())
+    let mut command = bench.command(&[&train[..], &quick[..], more].concat());
+    threads.map(|threads| command.env("RAYON_NUM_THREADS", threads));
+    said(command.output().unwrap())
 }
 
 fn events(bench: &Bench, kind: &str) -> Vec<Value> {
@@ -99,6 +106,20 @@ fn kernels_are_named_recorded_and_taken_by_a_replay() {
     }
     adapters.dedup();
     assert!(adapters.len() > 1 || adapters.len() == 1 && !Isa::Avx2.is_here());
+}
+
+#[test]
+fn an_adapter_has_the_same_bytes_on_any_number_of_threads() {
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_here()) {
+        let adapters = ["1", "2", "3"].map(|threads| {
+            let bench = bench();
+            let trained = train_on(&bench, &["--kernels", isa.name()], Some(threads)).ok().json();
+            let started = &events(&bench, "run.started")[0];
+            assert_eq!(started["measured"]["threads"].to_string(), threads);
+            trained["adapter"].clone()
+        });
+        assert!(adapters.iter().all(|one| *one == adapters[0]), "{isa:?}: {adapters:?}");
+    }
 }
 
 #[test]

@@ -35,6 +35,72 @@ fn check(isa: Isa, ours: &Tensor, twin: &Tensor, vars: &[&Var]) {
     }
 }
 
+/// Holds gradients against central differences of what they are gradients of: along each gradient
+/// itself, where an error of any direction shows, and along another direction.
+fn check_slopes(vars: &[&Var], of: impl Fn(&[Tensor]) -> Tensor) {
+    const STEP: f64 = 2e-2;
+    let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let plain: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let value = of(&plain);
+    let weights: Vec<f32> = filled(value.elem_count(), 0.9).iter().map(|v| v + 0.7).collect();
+    let sum = |t: &Tensor| -> f64 {
+        flat(t).iter().zip(&weights).map(|(v, w)| f64::from(*v) * f64::from(*w)).sum()
+    };
+    let weighted = Tensor::from_vec(weights.clone(), value.shape(), &Device::Cpu).unwrap();
+    let grads = (&value * &weighted).unwrap().sum_all().unwrap().backward().unwrap();
+    for (i, var) in vars.iter().enumerate() {
+        let grad = flat(grads.get(var).unwrap());
+        let length = |of: &[f32]| of.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let steep = length(&grad);
+        for direction in [grad.clone(), filled(grad.len(), 0.61)] {
+            let scale = 1.0 / length(&direction);
+            let moved = |step: f64| {
+                let by = |(x, d): (f32, &f32)| x + (step * scale * f64::from(*d)) as f32;
+                let x = flat(&plain[i]).into_iter().zip(&direction).map(by).collect::<Vec<_>>();
+                let mut all = plain.clone();
+                all[i] = Tensor::from_vec(x, plain[i].shape(), &Device::Cpu).unwrap();
+                sum(&of(&all))
+            };
+            let slope = (moved(STEP) - moved(-STEP)) / (2.0 * STEP);
+            let along: f64 =
+                grad.iter().zip(&direction).map(|(g, d)| f64::from(*g) * f64::from(*d)).sum();
+            let off = (slope - along * scale).abs();
+            assert!(off < 5e-3 * steep, "variable {i}: {slope} instead of {}", along * scale);
+        }
+    }
+}
+
+#[test]
+fn gradients_are_the_slopes_of_what_is_computed() {
+    for isa in here().filter(|isa| *isa != Isa::Amx) {
+        for architecture in Architecture::ALL {
+            let sample = Sample::new(architecture, architecture.modules());
+            let x = var((11, sample.config.hidden_size), 0.31);
+            let len = sample.numbers.len();
+            let numbers = Var::from_vec(sample.numbers.clone(), len, &Device::Cpu).unwrap();
+            for below in [0, 60] {
+                check_slopes(&[&x, &numbers], |of| {
+                    let mut op = sample.block(&[7, 4], isa, Keep::Results(Default::default()));
+                    op.dropout = Some(Dropout { below, seed: 7, index: 3 });
+                    of[0].apply_op2(&of[1], op).unwrap()
+                });
+            }
+        }
+        let hidden = var((9, 8), 0.4);
+        let head = Stored::plain(filled(2500 * 8, 0.23), 8);
+        let targets: Vec<(usize, u32)> = vec![(0, 3), (4, 2499), (4, 7), (8, 0)];
+        check_slopes(&[&hidden], |of| {
+            let op = CrossEntropy::new(head.clone(), targets.clone().into(), isa).with_gradient();
+            of[0].apply_op1(op).unwrap()
+        });
+        let x = var((5, 24), 0.31);
+        check_slopes(&[&x], |of| {
+            let op = RmsNorm { weight: filled(24, 0.77).into(), eps: 1e-5 };
+            of[0].apply_op1(op).unwrap()
+        });
+    }
+}
+
 /// Paths of this machine.
 fn here() -> impl Iterator<Item = Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_here())
