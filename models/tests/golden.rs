@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use models::decode::Decoder;
-use models::kernels::isa;
+use models::kernels::{Isa, isa};
 use models::lora::Adapter;
 use models::optim::Schedule;
 use models::peft;
@@ -181,7 +181,11 @@ fn three_steps_of_training_match_peft() {
 }
 
 #[test]
-fn a_resumed_run_ends_in_the_same_bytes() {
+fn a_resumed_run_ends_in_the_same_bytes_on_every_path() {
+    Isa::ALL.into_iter().filter(|isa| isa.is_here()).for_each(resume_on);
+}
+
+fn resume_on(isa: Isa) {
     let rows = batch(&golden("lora.json"));
     let weights = Arc::new(tiny(true));
     let mut start = adapter("tiny-random-llama-lora-all", &weights);
@@ -195,7 +199,7 @@ fn a_resumed_run_ends_in_the_same_bytes() {
         clip: 1.0,
         seed: 7,
         longest: 64,
-        isa: isa(),
+        isa,
         recompute: false,
         target: Target::default(),
     };
@@ -212,7 +216,7 @@ fn a_resumed_run_ends_in_the_same_bytes() {
         assert_eq!(whole.step(&micro).unwrap(), resumed.step(&micro).unwrap());
     }
     let bytes = |trainer: &Trainer| peft::weights_bytes(&trainer.adapter().unwrap()).unwrap();
-    assert_eq!(bytes(&whole), bytes(&resumed));
+    assert_eq!(bytes(&whole), bytes(&resumed), "{isa:?}");
 }
 
 #[test]
